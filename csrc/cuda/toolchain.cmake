@@ -1,0 +1,26 @@
+# Finds nvcc and defines the static library prism_cuda (launchers on raw pointers). Sets PRISM_CUDA_VERSION, PRISM_CUDA_ARCHS.
+include(CheckLanguage)
+check_language(CUDA)
+if(NOT CMAKE_CUDA_COMPILER)
+  if(PRISM_CUDA STREQUAL "ON")
+    message(FATAL_ERROR "PRISM_CUDA=ON, but no CUDA compiler was found; set CUDACXX or CUDA_HOME")
+  endif()
+  message(STATUS "prism: no nvcc found, building without CUDA ops")
+  return()
+endif()
+
+# Real code for the data-centre generations, and PTX of the newest for what comes later. TORCH_CUDA_ARCH_LIST is not
+# consulted: it names the user's GPU, and without a GPU it is empty, which is no reason to build nothing.
+if(NOT CMAKE_CUDA_ARCHITECTURES)
+  set(CMAKE_CUDA_ARCHITECTURES 80-real 90-real 100)
+endif()
+enable_language(CUDA)
+find_package(CUDAToolkit REQUIRED)
+set(CMAKE_CUDA_STANDARD 20)
+set(PRISM_CUDA_VERSION "${CMAKE_CUDA_COMPILER_VERSION}")
+list(JOIN CMAKE_CUDA_ARCHITECTURES " " PRISM_CUDA_ARCHS)
+
+file(GLOB PRISM_CUDA_SOURCES CONFIGURE_DEPENDS csrc/cuda/*.cu)
+add_library(prism_cuda STATIC ${PRISM_CUDA_SOURCES})
+target_link_libraries(prism_cuda PUBLIC CUDA::cudart_static)
+set_target_properties(prism_cuda PROPERTIES POSITION_INDEPENDENT_CODE ON)

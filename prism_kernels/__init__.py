@@ -1,0 +1,13 @@
+"""Kernels and drop-in modules for pruned and quantized linear layers.
+
+`prism_kernels.ops` has the functions, `prism_kernels.formats` the storage formats, `prism_kernels.nn` the modules, and
+`swap_linears` replaces the `nn.Linear` of a model. `python -m prism_kernels` shows what serves each op on this machine.
+"""
+
+from . import ops  # defines every op before a compiled library fills its slots
+from . import _extension  # isort: skip
+from . import dispatch, formats, nn
+from .swap import swap_linears
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "dispatch", "formats", "nn", "ops", "swap_linears"]

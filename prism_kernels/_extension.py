@@ -1,0 +1,55 @@
+"""Loads the compiled libraries and remembers what happened, so that a missing one is visible and a broken one raises.
+
+`_C` (CPU ops) and `_C_cuda` (CUDA ops, only where a GPU is) register themselves on import; `_host` is a torch-free module
+with facts about the machine. A library that was not built means the next backend serves. A library that is there but does
+not load raises: a silent fallback would hide a broken install behind slow results.
+"""
+
+import importlib
+import os
+from pathlib import Path
+from types import ModuleType
+
+import torch
+
+_PACKAGE = Path(__file__).parent
+_BACKENDS = ("auto", "torch")
+
+#: What became of each library: "loaded" or the reason why it is not.
+STATUS: dict[str, str] = {}
+
+
+def requested_backend() -> str:
+    """PRISM_BACKEND: `auto` (compiled kernels where they exist) or `torch` (references only)."""
+    name = os.environ.get("PRISM_BACKEND", "auto")
+    if name not in _BACKENDS:
+        raise ValueError(f"PRISM_BACKEND must be one of {', '.join(_BACKENDS)}, got {name!r}")
+    return name
+
+
+def _load(name: str) -> ModuleType | None:
+    if not any(_PACKAGE.glob(f"{name}.*.so")) and not any(_PACKAGE.glob(f"{name}.*.pyd")):
+        STATUS[name] = "not built (pure-Python install)"
+        return None
+    module = importlib.import_module(f"prism_kernels.{name}")
+    STATUS[name] = "loaded"
+    return module
+
+
+def load_libraries() -> ModuleType | None:
+    """Loads what this machine can use; returns `_host` or None."""
+    host = _load("_host")
+    if requested_backend() == "torch":
+        STATUS["_C"] = STATUS["_C_cuda"] = "skipped (PRISM_BACKEND=torch)"
+        return host
+    _load("_C")
+    # torch.cuda.is_available() asks the driver library only; it creates no context on a machine without a GPU.
+    if torch.version.cuda is None or not torch.cuda.is_available():
+        built = any(_PACKAGE.glob("_C_cuda.*.so"))
+        STATUS["_C_cuda"] = f"{'built' if built else 'not built'}, not loaded (no GPU)"
+    else:
+        _load("_C_cuda")
+    return host
+
+
+host = load_libraries()

@@ -1,0 +1,92 @@
+"""The face that every drop-in linear shares."""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from ..formats._base import PackedWeight
+
+
+class PackedLinear(nn.Module):
+    """`nn.Linear` over a packed weight. Buffers hold the canonical tensors under their format names; `forward` is one op
+    call, changes no state and never synchronizes. Weights are frozen; gradients flow to the input and the bias."""
+
+    FORMAT: ClassVar[type[PackedWeight]]
+
+    def __init__(self, weight: PackedWeight, bias: torch.Tensor | None = None) -> None:
+        super().__init__()
+        n, k = weight.shape
+        if bias is not None and tuple(bias.shape) != (n,):
+            raise ValueError(f"{type(self).__name__}: bias must have shape [{n}], got {list(bias.shape)}")
+        self.out_features, self.in_features = n, k
+        self.config: dict[str, Any] = weight.config()
+        self._tensor_names = tuple(weight.tensors())
+        for name, tensor in weight.tensors().items():
+            self.register_buffer(name, tensor)
+        for name, tensor in self._derived(weight).items():
+            self.register_buffer(name, tensor, persistent=False)
+        self.register_parameter("bias", None if bias is None else nn.Parameter(bias.detach().clone()))
+
+    def _derived(self, weight: PackedWeight) -> dict[str, torch.Tensor]:
+        """Tensors that kernels need beside the canonical ones, made once from them; never stored."""
+        return {}
+
+    @classmethod
+    def from_linear(cls, linear: nn.Linear, mask: torch.Tensor | None = None, **options: Any) -> "PackedLinear":
+        """Packs the weight of `linear` ([n, k]); `mask` bool [n, k] (True = kept), by default the non-zeros where the
+        format is sparse. Options are those of the format's `pack`."""
+        if not isinstance(linear, nn.Linear):
+            raise TypeError(f"{cls.__name__}.from_linear: linear must be an nn.Linear, got {type(linear).__name__}")
+        with torch.no_grad():
+            return cls(cls.FORMAT.pack(linear.weight.detach(), mask=mask, **options), linear.bias)  # type: ignore[attr-defined]
+
+    def packed_weight(self) -> PackedWeight:
+        """The canonical weight, sharing this module's buffers."""
+        tensors = {name: getattr(self, name) for name in self._tensor_names}
+        return self.FORMAT.from_tensors(tensors, self.config)
+
+    def to_dense(self, dtype: torch.dtype | None = None) -> torch.Tensor:
+        """The decoded weight [n, k]."""
+        return self.packed_weight().to_dense(dtype)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the weight on disk (bias not counted)."""
+        return self.packed_weight().nbytes
+
+    @property
+    def resident_nbytes(self) -> int:
+        """Bytes of the weight in memory: the canonical tensors and what kernels derive from them."""
+        return sum(b.numel() * b.element_size() for b in self.buffers())
+
+    @property
+    def bits_per_weight(self) -> float:
+        return 8 * self.nbytes / max(self.out_features * self.in_features, 1)
+
+    def _apply(self, fn, recurse: bool = True):
+        # `.to(dtype)` must move the packed tensors but never cast them: their dtypes are part of the format.
+        kept = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
+        super()._apply(fn, recurse)
+        for name, before in kept.items():
+            after = self._buffers[name]
+            if after is not None and after.dtype != before.dtype:
+                self._buffers[name] = before.to(after.device)
+        return self
+
+    def extra_repr(self) -> str:
+        details = ", ".join(f"{key}={value}" for key, value in self.config.items() if key != "shape")
+        return (
+            f"{self.in_features} -> {self.out_features}, {self.FORMAT.NAME}({details}), "
+            f"{self.bits_per_weight:.2f} bits/weight, bias={self.bias is not None}, {self.served_by()}"
+        )
+
+    def served_by(self) -> str:
+        from .. import dispatch
+
+        op = f"{self.FORMAT.NAME}_linear"
+        row = next(r for r in dispatch.explain(op) if r.device == self._device().type or r.device == "cpu")
+        return f"{row.backend} ({row.reason})"
+
+    def _device(self) -> torch.device:
+        return next(self.buffers()).device

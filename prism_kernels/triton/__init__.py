@@ -1,0 +1,1 @@
+"""Triton kernels; none yet. They register only where no compiled CUDA kernel fills the slot."""
