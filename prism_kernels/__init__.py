@@ -4,8 +4,8 @@
 `swap_linears` replaces the `nn.Linear` of a model. `python -m prism_kernels` shows what serves each op on this machine.
 """
 
-from . import ops  # defines every op before a compiled library fills its slots
-from . import _extension  # isort: skip
+# Ops are defined before a compiled library fills their slots; `dispatch` loads the libraries.
+from . import ops  # isort: split
 from . import dispatch, formats, nn
 from .swap import swap_linears
 

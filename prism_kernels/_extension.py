@@ -1,8 +1,8 @@
 """Loads the compiled libraries and remembers what happened, so that a missing one is visible and a broken one raises.
 
-`_C` (CPU ops) and `_C_cuda` (CUDA ops, only where a GPU is) register themselves on import; `_host` is a torch-free module
-with facts about the machine. A library that was not built means the next backend serves. A library that is there but does
-not load raises: a silent fallback would hide a broken install behind slow results.
+`_C` (CPU ops) and `_C_cuda` (CUDA ops, only where a GPU is) register themselves on import; `_host` is a torch-free
+module with facts about the machine. A library that was not built means the next backend serves. A library that is there
+but does not load raises: a silent fallback would hide a broken install behind slow results.
 """
 
 import importlib

@@ -1,13 +1,12 @@
 """Which backend serves (op, device, m), in one place; `explain()` says which and why.
 
 Two decisions are made here. Which implementation fills an op's slot is settled when libraries load: a compiled kernel
-where one exists, otherwise the torch reference. Whether a linear runs fused or decodes its weight once and calls the dense
-GEMM depends on m, the number of tokens, by measured crossovers (`crossovers.json`, written by `make bench`).
+where one exists, otherwise the torch reference. Whether a linear runs fused or decodes its weight once and calls the
+dense GEMM depends on m, the number of tokens, by measured crossovers (`crossovers.json`, written by `make bench`).
 """
 
 import json
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -16,7 +15,6 @@ from ._extension import STATUS
 from .ops._define import OP_NAMES
 
 _KEYS = {"cpu": "CPU", "cuda": "CUDA"}
-_isa: str | None = None
 
 
 @dataclass(frozen=True)
@@ -35,10 +33,7 @@ def has_compiled(op: str, device: str) -> bool:
 
 def cpu_isa() -> str:
     """The instruction set of the compiled CPU kernels, or "reference" where none are loaded."""
-    global _isa
-    if _isa is None:
-        _isa = torch.ops.prism._active_isa() if STATUS.get("_C") == "loaded" else "reference"
-    return _isa
+    return torch.ops.prism._active_isa() if STATUS["_C"] == "loaded" else "reference"
 
 
 def force_isa(name: str) -> str:
@@ -46,35 +41,40 @@ def force_isa(name: str) -> str:
 
     For tests and benchmarks; users set PRISM_CPU_ISA. Raises RuntimeError for an unknown or unsupported name.
     """
-    global _isa
-    if STATUS.get("_C") != "loaded":
-        raise RuntimeError(f"force_isa: needs the compiled CPU library, which is {STATUS.get('_C')}")
-    _isa = torch.ops.prism._force_isa(name)
-    return _isa
+    if STATUS["_C"] != "loaded":
+        raise RuntimeError(f"force_isa: needs the compiled CPU library, which is {STATUS['_C']}")
+    forced = torch.ops.prism._force_isa(name)
+    _refresh_crossovers()
+    return forced
 
 
 def last_kernel() -> str:
     """`op:isa` of the last compiled CPU kernel that this thread called."""
-    return torch.ops.prism._last_kernel() if STATUS.get("_C") == "loaded" else ""
+    return torch.ops.prism._last_kernel() if STATUS["_C"] == "loaded" else ""
 
 
-@lru_cache(maxsize=1)
-def crossovers() -> dict[str, dict[str, int]]:
-    """{device class: {op: smallest m at which decode-then-GEMM is faster than the fused kernel}}."""
-    return json.loads((Path(__file__).parent / "crossovers.json").read_text())["crossovers"]
+# (op, device) -> smallest m at which decode-then-GEMM is faster than the fused kernel. A plain dict, because
+# torch.compile traces the look-up; ops without a compiled kernel are absent: their reference decodes anyway.
+_crossovers: dict[tuple[str, str], int] = {}
+
+
+def _refresh_crossovers() -> None:
+    table = json.loads((Path(__file__).parent / "crossovers.json").read_text())["crossovers"]
+    _crossovers.clear()
+    for device, row in (("cpu", cpu_isa()), ("cuda", "cuda")):
+        for op in OP_NAMES:
+            if op.endswith("_linear") and has_compiled(op, device):
+                _crossovers[op, device] = table[row][op]
 
 
 def crossover(op: str, device: str) -> int:
-    """Smallest m served by decode-then-GEMM; 1 where only the reference exists, which decodes anyway."""
-    if not has_compiled(op, device):
-        return 1
-    return crossovers()[cpu_isa() if device == "cpu" else device].get(op, 1)
+    """Smallest m (tokens) at which `op` decodes its weight and calls the dense GEMM on `device`."""
+    return _crossovers.get((op, device), 1)
 
 
 def prefers_dense(op: str, x: torch.Tensor) -> bool:
     """Whether `op` on activations x [..., k] decodes its weight and calls the dense GEMM."""
-    m = x.numel() // x.shape[-1] if x.shape[-1] else 0
-    return m >= crossover(op, x.device.type)
+    return x.numel() >= crossover(op, x.device.type) * x.shape[-1]
 
 
 def explain(op: str | None = None) -> list[Served]:
@@ -99,3 +99,6 @@ def _crossover_note(op: str, device: str) -> str:
     if not op.endswith("_linear"):
         return "compiled"
     return f"fused below m = {crossover(op, device)}, decode + dense GEMM from there on"
+
+
+_refresh_crossovers()

@@ -39,8 +39,8 @@ def select_linears(
 ) -> tuple[dict[str, nn.Linear], dict[str, str]]:
     """The linears of `model` that `targets` names and `ignore` does not, and the others with the reason.
 
-    A target that matches no module is an error (a typo would silently compress less); so is an ignore pattern other than
-    the default `lm_head`.
+    A target that matches no module is an error (a typo would silently compress less); so is an ignore pattern other
+    than the default `lm_head`.
     """
     targets, ignore = tuple(targets), tuple(ignore)
     linears = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}

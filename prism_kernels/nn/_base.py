@@ -9,8 +9,11 @@ from ..formats._base import PackedWeight
 
 
 class PackedLinear(nn.Module):
-    """`nn.Linear` over a packed weight. Buffers hold the canonical tensors under their format names; `forward` is one op
-    call, changes no state and never synchronizes. Weights are frozen; gradients flow to the input and the bias."""
+    """`nn.Linear` over a packed weight.
+
+    Buffers hold the canonical tensors under their format names; `forward` is one op call, changes no state and never
+    synchronizes. Weights are frozen; gradients flow to the input and the bias.
+    """
 
     FORMAT: ClassVar[type[PackedWeight]]
 
