@@ -5,7 +5,9 @@
 """
 
 # Ops are defined before a compiled library fills their slots; `dispatch` loads the libraries.
-from . import ops  # isort: split
+from . import ops
+
+# isort: split
 from . import dispatch, formats, nn
 from .swap import swap_linears
 
