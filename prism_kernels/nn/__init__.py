@@ -1,5 +1,7 @@
 """Drop-in replacements of `nn.Linear` over packed weights."""
 
 from ._base import PackedLinear
+from .bitmap_dual_shift_linear import BitmapDualShiftLinear
+from .bitmap_linear import BitmapLinear
 
-__all__ = ["PackedLinear"]
+__all__ = ["BitmapDualShiftLinear", "BitmapLinear", "PackedLinear"]
