@@ -3,5 +3,12 @@
 from ._base import FormatError, PackedWeight
 from .bitmap import BitmapWeight
 from .bitmap_dual_shift import BitmapDualShiftWeight
+from .dual_shift import DualShiftWeight
 
-__all__ = ["BitmapDualShiftWeight", "BitmapWeight", "FormatError", "PackedWeight"]
+__all__ = [
+    "BitmapDualShiftWeight",
+    "BitmapWeight",
+    "DualShiftWeight",
+    "FormatError",
+    "PackedWeight",
+]

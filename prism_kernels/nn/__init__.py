@@ -3,5 +3,11 @@
 from ._base import PackedLinear
 from .bitmap_dual_shift_linear import BitmapDualShiftLinear
 from .bitmap_linear import BitmapLinear
+from .dual_shift_linear import DualShiftLinear
 
-__all__ = ["BitmapDualShiftLinear", "BitmapLinear", "PackedLinear"]
+__all__ = [
+    "BitmapDualShiftLinear",
+    "BitmapLinear",
+    "DualShiftLinear",
+    "PackedLinear",
+]

@@ -7,7 +7,12 @@ from .bitmap_linear import bitmap_linear
 from .bitmap_pack import bitmap_pack
 from .bitmap_row_offsets import bitmap_row_offsets
 from .bitmap_unpack import bitmap_unpack
+from .dual_shift_dequantize import dual_shift_dequantize
+from .dual_shift_linear import dual_shift_linear
+from .dual_shift_quantize import dual_shift_quantize
 from .nm_mask import nm_mask
+from .pack_codes import pack_codes
+from .unpack_codes import unpack_codes
 
 __all__ = [
     "bitmap_dual_shift_dequantize",
@@ -17,5 +22,10 @@ __all__ = [
     "bitmap_pack",
     "bitmap_row_offsets",
     "bitmap_unpack",
+    "dual_shift_dequantize",
+    "dual_shift_linear",
+    "dual_shift_quantize",
     "nm_mask",
+    "pack_codes",
+    "unpack_codes",
 ]
