@@ -1,0 +1,6 @@
+"""Paths of the tests of prism_llm."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
