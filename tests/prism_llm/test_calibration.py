@@ -2,11 +2,10 @@
 
 import pytest
 import torch
-from tiny_models import tiny_model, tokens
-from torch import nn
-
 from prism_llm.calibration import CalibrationError, InputStatistics, StatisticsCollector
 from prism_llm.models import DecoderAdapter
+from tiny_models import tiny_model, tokens
+from torch import nn
 
 
 def block_linears(adapter, index=0):

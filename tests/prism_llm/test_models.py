@@ -2,10 +2,22 @@
 
 import pytest
 import torch
+from prism_llm.models import DecoderAdapter, evaluation_mode, find_blocks, load_model, load_tokenizer
 from tiny_models import ARCHITECTURES, tiny_model, tokens
 from torch import nn
 
-from prism_llm.models import DecoderAdapter, evaluation_mode, find_blocks, load_model, load_tokenizer
+
+def block_outputs(adapter, ids):
+    """The outputs of the blocks in the model's own forward (`output_hidden_states` norms the last one)."""
+    seen = []
+    handles = [
+        block.register_forward_hook(lambda m, a, out: seen.append(out[0] if isinstance(out, tuple) else out))
+        for block in adapter.blocks
+    ]
+    adapter.model(input_ids=ids, use_cache=False)
+    for handle in handles:
+        handle.remove()
+    return seen
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -22,15 +34,7 @@ def test_blocks_one_by_one_equal_the_model_bitwise(architecture, attention):
     assert [dict(vars(block)) for block in adapter.blocks] == before, "the recorder must leave no trace"
     for ids, hidden, calls in zip(batches, captured.hidden, captured.calls, strict=True):
         with torch.no_grad():
-            # Hooks on the real blocks: `output_hidden_states` replaces the last one by the normed states.
-            seen = []
-            handles = [
-                block.register_forward_hook(lambda m, a, out: seen.append(out[0] if isinstance(out, tuple) else out))
-                for block in adapter.blocks
-            ]
-            model(input_ids=ids, use_cache=False)
-            for handle in handles:
-                handle.remove()
+            seen = block_outputs(adapter, ids)
         for index, expected in enumerate(seen):
             hidden = adapter.run_block(index, hidden, calls[index])
             assert torch.equal(hidden, expected), f"block {index}"

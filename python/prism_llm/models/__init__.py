@@ -1,7 +1,7 @@
 """Access to transformers models: loading them, and running their decoder blocks one by one."""
 
 from .adapter import BlockCall, CapturedInputs, DecoderAdapter, evaluation_mode, find_blocks
-from .loading import load_model, load_tokenizer
+from .loading import load_model, load_network, load_tokenizer
 
 __all__ = [
     "BlockCall",
@@ -10,5 +10,6 @@ __all__ = [
     "evaluation_mode",
     "find_blocks",
     "load_model",
+    "load_network",
     "load_tokenizer",
 ]

@@ -19,15 +19,20 @@ def load_model(name_or_path: str | Path | None = None, dtype: torch.dtype | str 
     Raises:
         FileNotFoundError: no such folder, and no such repository could be downloaded.
     """
+    source = resolve_source(name_or_path)
+    return load_network(source, dtype), load_tokenizer(source)
+
+
+def load_network(name_or_path: str | Path | None = None, dtype: torch.dtype | str = "auto") -> Any:
+    """The model alone; arguments and errors as `load_model`."""
     from transformers import AutoModelForCausalLM
 
     source = resolve_source(name_or_path)
-    tokenizer = load_tokenizer(source)
     try:
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
-    except OSError as error:
+        return AutoModelForCausalLM.from_pretrained(source, dtype=dtype).eval()
+    except (OSError, ValueError) as error:
+        # A folder without a configuration raises either, by what it holds.
         raise not_found("load_model", source, error) from error
-    return model.eval(), tokenizer
 
 
 def load_tokenizer(name_or_path: str | Path | None = None) -> Any:
@@ -56,6 +61,6 @@ def not_found(function: str, source: str, error: Exception) -> FileNotFoundError
     if Path(source).is_dir():
         return FileNotFoundError(f"{function}: {source} must hold a complete model folder, got: {reason}")
     return FileNotFoundError(
-        f"{function}: name_or_path must be a model folder or a reachable repository of the hub, got {source!r}: no such "
-        f"folder, and the download from the hub failed or is switched off (offline): {reason}"
+        f"{function}: name_or_path must be a model folder or a reachable repository of the hub, got {source!r}: no "
+        f"such folder, and the download from the hub failed or is switched off (offline): {reason}"
     )
