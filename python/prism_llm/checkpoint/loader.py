@@ -1,6 +1,5 @@
 """`load`: a checkpoint directory becomes a model whose linears compute from their packed weights."""
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +8,11 @@ from torch import Tensor, nn
 
 from prism_kernels.formats import FormatError
 
+from ..models.skeleton import build_skeleton, restore_buffers
 from ._errors import CheckpointError
 from ._layout import GENERATION_CONFIG
 from .reader import Checkpoint, open_checkpoint
 from .registry import FORMATS
-
-logger = logging.getLogger(__name__)
 
 
 def load(path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> nn.Module:
@@ -49,7 +47,7 @@ def load(path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtyp
                 _set_tensor(model, name, values.read(name, tensor))
         for alias, source in aliases.items():
             _set_tensor(model, alias, _get_tensor(model, source))
-        _restore_buffers(model, torch.device(device))
+        _restore_buffers(model, device)
     _load_generation_config(model, checkpoint)
     model.prism_checkpoint = checkpoint  # type: ignore[assignment]
     return model.eval()
@@ -70,20 +68,24 @@ def load_tokenizer(path: str | Path) -> Any:
 
 
 def _skeleton(checkpoint: Checkpoint, dtype: torch.dtype | None) -> nn.Module:
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     values = {key: value for key, value in checkpoint.config.items() if key != "auto_map"}
     try:
-        model_type = values.pop("model_type", None)
-        config = AutoConfig.for_model(model_type, **values)
-        if dtype is not None:
-            config.dtype = dtype
-        with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        config = AutoConfig.for_model(values.pop("model_type", None), **values)
+        stored: Any = config.dtype
+        return build_skeleton(config, dtype or stored or torch.float32)
     except Exception as error:  # whatever a strange configuration raises inside transformers, it is the file's fault
         raise CheckpointError(
             f"config.json: must describe a causal language model that transformers can build, got {error}"
         ) from error
+
+
+def _restore_buffers(model: nn.Module, device: str | torch.device) -> None:
+    try:
+        restore_buffers(model, device)
+    except ValueError as error:
+        raise CheckpointError(f"config.json: {error}") from error
 
 
 def _compressed_linears(model: nn.Module, checkpoint: Checkpoint) -> dict[str, nn.Linear]:
@@ -195,44 +197,8 @@ def _set_tensor(model: nn.Module, name: str, tensor: Tensor) -> None:
     registry[leaf] = tensor  # type: ignore[assignment]
 
 
-def _restore_buffers(model: nn.Module, device: torch.device) -> None:
-    """Computes what no checkpoint stores (rotary frequencies, ...), as transformers does after its own loading."""
-    from transformers import PreTrainedModel
-
-    nearest: dict[str, PreTrainedModel] = {}
-    for name, module in model.named_modules():
-        owner = module if isinstance(module, PreTrainedModel) else nearest[name.rpartition(".")[0]]
-        nearest[name] = owner
-        missing = [leaf for leaf, buffer in module._buffers.items() if buffer is not None and buffer.is_meta]
-        if not missing:
-            continue
-        for leaf in missing:
-            module._buffers[leaf] = _sentinel(module._buffers[leaf])  # type: ignore[arg-type]
-        kept = list(module.parameters(recurse=False)) + [b for k, b in module._buffers.items() if k not in missing]
-        for tensor in kept:
-            if tensor is not None:
-                tensor._is_hf_initialized = True  # the mark that transformers' initializers respect
-        owner._init_weights(module)
-        for leaf in missing:
-            buffer = module._buffers[leaf]
-            if buffer.numel() and _is_untouched(buffer):
-                raise CheckpointError(f"buffer {name}.{leaf}: transformers must be able to compute it, but did not")
-            module._buffers[leaf] = buffer.to(device)
-
-
-def _sentinel(buffer: Tensor) -> Tensor:
-    value = float("nan") if buffer.is_floating_point() else 0 if buffer.dtype == torch.bool else -97
-    return torch.full(buffer.shape, value, dtype=buffer.dtype, device="cpu")
-
-
-def _is_untouched(buffer: Tensor) -> bool:
-    if buffer.dtype == torch.bool:
-        return False  # no value is free to mark it with
-    return bool(torch.isnan(buffer).all() if buffer.is_floating_point() else (buffer == -97).all())
-
-
 def _load_generation_config(model: nn.Module, checkpoint: Checkpoint) -> None:
     from transformers import GenerationConfig
 
     if GENERATION_CONFIG in checkpoint.files:
-        model.generation_config = GenerationConfig.from_pretrained(checkpoint.path)
+        model.generation_config = GenerationConfig.from_pretrained(checkpoint.path)  # type: ignore[assignment]

@@ -173,8 +173,8 @@ def _check_version(where: str, version: Any) -> None:
         raise CheckpointError(f"{where} must be a positive integer, got {version!r}")
     if version > _layout.FORMAT_VERSION:
         raise CheckpointError(
-            f"{where} must be at most {_layout.FORMAT_VERSION} (what this version of prism-kernels reads), got {version}; "
-            "upgrade prism-kernels"
+            f"{where} must be at most {_layout.FORMAT_VERSION}, which this prism-kernels reads, got {version}; "
+            "upgrade it"
         )
 
 

@@ -92,6 +92,12 @@ def _tied_names(model: nn.Module, packed: Mapping[str, PackedLinear]) -> tuple[s
     return left_out, intact
 
 
+def stored_config(model: nn.Module) -> dict[str, Any]:
+    """The configuration that describes `model` as it is, for `CheckpointWriter.finish`."""
+    packed = {name: module for name, module in model.named_modules() if isinstance(module, PackedLinear)}
+    return _config(model, _tied_names(model, packed)[1])
+
+
 def _config(model: nn.Module, tied: bool) -> dict[str, Any]:
     config = dict(model.config.to_diff_dict())  # type: ignore[union-attr, operator]
     config.pop("quantization_config", None)

@@ -105,7 +105,7 @@ class CheckpointWriter:
             )
         weight = module.packed_weight()
         tensors = dict(weight.tensors())
-        if module.bias is not None:
+        if isinstance(module.bias, Tensor):
             tensors["bias"] = module.bias
         self.add_tensors({f"{fqn}.{key}": tensor for key, tensor in tensors.items()})
         self._modules[fqn] = {"format": name, **weight.config()}
@@ -118,7 +118,7 @@ class CheckpointWriter:
         for name, tensor in sorted(self._pending.items()):
             self._content.update(f"{name}|{tensor.dtype}|{list(tensor.shape)}|".encode())
             if tensor.numel():
-                self._content.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+                self._content.update(tensor.reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
         path = self.directory / self._partial_name(self._shards)
         save_file(self._pending, path, metadata={"format": "pt", "run_id": _RUN_ID_PLACEHOLDER})
         self._shard_of |= dict.fromkeys(self._pending, self._shards)

@@ -95,23 +95,15 @@ def _check_output(output: Path, overwrite: bool) -> None:
 
 
 def run(source: str, output: Path, recipe: Any, *, data_dir: Path | None, overwrite: bool) -> dict[str, Any]:
-    """Loads, compresses and saves; returns the facts that `--json` prints."""
-    from prism_llm.checkpoint import is_checkpoint, open_checkpoint, save
-    from prism_llm.models import load_model
-    from prism_llm.pipeline import compress_
+    """Compresses `source` into `output`; returns the facts that `--json` prints."""
+    from prism_llm.checkpoint import compress_to_checkpoint, is_checkpoint, open_checkpoint
 
     if is_checkpoint(source):
         raise UsageError(f"MODEL: must be a dense model, got the compressed checkpoint {source!r}")
     start = time.perf_counter()
     quiet_transformers()
-    with usage_errors():
-        text = _calibration_text(recipe, data_dir)
-        model, tokenizer = load_model(source)
-        calibration = _calibration(text, recipe, model, tokenizer)
     with progress("compressing") as task, usage_errors():
-        report = compress_(model, recipe, calibration=calibration, progress=task)
-    logger.info("saving %s", output)
-    saved = save(model, output, tokenizer, recipe, report, overwrite=overwrite)
+        saved = compress_to_checkpoint(source, output, recipe, data_dir=data_dir, overwrite=overwrite, progress=task)
     checkpoint = open_checkpoint(saved)
     return {
         "output": str(output),
@@ -125,23 +117,6 @@ def run(source: str, output: Path, recipe: Any, *, data_dir: Path | None, overwr
         "recipe": recipe.to_dict(),
         "report": checkpoint.report,
     }
-
-
-def _calibration_text(recipe: Any, data_dir: Path | None) -> Any:
-    from prism_llm.data.sources import load_text
-
-    return load_text(recipe.dataset, "train", data_dir) if recipe.needs_calibration else None
-
-
-def _calibration(text: Any, recipe: Any, model: Any, tokenizer: Any) -> Any:
-    from prism_llm.data.sources import calibration_batches
-    from prism_llm.evaluation.windows import position_limit
-
-    if text is None:
-        return None
-    logger.info("%s", text.description)
-    seqlen = min(recipe.max_seq_length, position_limit(model) or recipe.max_seq_length)
-    return calibration_batches(text, tokenizer, recipe.num_calibration_samples, seqlen, recipe.seed)
 
 
 def register(app: typer.Typer) -> None:

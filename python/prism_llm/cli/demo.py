@@ -1,6 +1,5 @@
 """`prism demo`: the methods side by side on the bundled model, offline, with a report."""
 
-import logging
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +9,7 @@ from .exits import FAILURE, UsageError
 from .models import JsonOption
 from .output import print_json, quiet_transformers, size, stdout
 
-logger = logging.getLogger("prism_llm.cli")
+_NONE = "\u2013"
 
 
 def demo(
@@ -79,8 +78,8 @@ def summary_table(results: dict[str, Any]) -> Any:
             f"{method['perplexity']['ppl']:.3f}",
             f"{100 * method['top1_agreement']:.1f} %",
             f"{method['decode']['tokens_per_second']:.1f}",
-            "–" if ratio is None else f"{ratio:.2f}x",
-            "–" if took is None else f"{took:.1f} s",
+            _NONE if ratio is None else f"{ratio:.2f}x",
+            _NONE if took is None else f"{took:.1f} s",
         )
     return table
 

@@ -90,8 +90,8 @@ class BlockSpeed:
     def protocol(self) -> str:
         rounds = ", ".join(f"m = {m}: {count} rounds" for m, count in self.rounds.items())
         return (
-            f"all {len(self.shapes)} linears of one block in turn ({_weights(self.shapes) / 1e6:.0f} M weights, more than "
-            f"the caches hold), bfloat16 activations, contenders interleaved in each round, medians ({rounds}), "
+            f"all {len(self.shapes)} linears of one block in turn ({_weights(self.shapes) / 1e6:.0f} M weights, more "
+            f"than the caches hold), bfloat16 activations, contenders interleaved in each round, medians ({rounds}), "
             f"{self.threads} threads, {self.isa}; weights random: {_PACKED_ROWS} packed rows repeated over each matrix"
         )
 
@@ -198,10 +198,11 @@ def _packed(contender: Contender, n: int, k: int, generator: torch.Generator) ->
     mask = None
     if contender.density < 1:
         mask = torch.rand(rows, k, generator=generator) < contender.density
-    packed: Any = contender.weight.pack(slab, mask=mask, **contender.options)
+    kind: Any = contender.weight
+    packed = kind.pack(slab, mask=mask, **contender.options)
     tensors = {name: t if name == "column_scale" else _repeat(t, n, rows) for name, t in packed.tensors().items()}
     config = packed.config() | {"shape": [n, k]}
-    return contender.module(contender.weight.from_tensors(tensors, config))
+    return contender.module(kind.from_tensors(tensors, config))
 
 
 def _repeat(tensor: Tensor, n: int, rows: int | None = None) -> Tensor:

@@ -11,7 +11,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from .block_speed import block_speed
@@ -189,7 +188,7 @@ class Comparison:
 
         started = time.perf_counter()
         model, _ = load_model(self._source)
-        seconds = {"compress": None, "save": None, "load": time.perf_counter() - started}
+        seconds = {"compress": None, "load": time.perf_counter() - started}
         _, blocks = find_blocks(model)
         linears = [module for module in blocks.modules() if isinstance(module, nn.Linear)]
         weights = sum(linear.weight.numel() for linear in linears)
@@ -199,26 +198,27 @@ class Comparison:
         return measured | {"disk_bytes": nbytes, "bits_per_weight": 8 * nbytes / weights, "checkpoint": None}
 
     def _compressed_row(self, method: Method) -> Results:
-        from prism_llm.checkpoint import load, open_checkpoint, save
-        from prism_llm.models import load_model
-        from prism_llm.pipeline import Recipe, compress_
+        from prism_llm.checkpoint import compress_to_checkpoint, load, open_checkpoint
+        from prism_llm.pipeline import Recipe
 
         recipe = Recipe.from_preset(
-            method.preset,
+            method.preset or "custom",
             **method.fields,
             dataset=self._settings.dataset,
             num_calibration_samples=self._settings.num_samples,
             max_seq_length=self._calibration.shape[1],
             seed=self._settings.seed,
         )
-        model, _ = load_model(self._source)
         clock = _Clock()
-        report = compress_(model, recipe, calibration=self._calibration if recipe.needs_calibration else None)
+        folder = compress_to_checkpoint(
+            self._source,
+            self._output / "checkpoints" / method.name,
+            recipe,
+            calibration=self._calibration if recipe.needs_calibration else None,
+            tokenizer=self._tokenizer,
+            overwrite=True,
+        )
         clock.lap("compress")
-        folder = self._output / "checkpoints" / method.name
-        save(model, folder, self._tokenizer, recipe, report, overwrite=True)
-        clock.lap("save")
-        del model
         loaded = load(folder)
         clock.lap("load")
         checkpoint = open_checkpoint(folder)
@@ -266,8 +266,9 @@ class Comparison:
         self.results["block_speed"], self.results["block_speed_error"] = speed.to_dict(), None
         contenders = {method.name: method.contender for method in self._methods}
         for row in self.results["methods"]:
-            if row["status"] == "done" and contenders[row["name"]] is not None:
-                row["block_ratio"] = speed.ratio(contenders[row["name"]], settings.block_m[0])
+            contender = contenders[row["name"]]
+            if row["status"] == "done" and contender is not None:
+                row["block_ratio"] = speed.ratio(contender, settings.block_m[0])
 
 
 class _Clock:
@@ -292,7 +293,7 @@ def _quality(perplexity: Perplexity, chosen: Tensor, dense: Tensor, dense_ppl: f
 
 def _layers(checkpoint: Any) -> list[Results]:
     """One row per compressed linear: what the headers say, and the error that compression reported."""
-    reported = {layer.get("name"): layer for layer in (checkpoint.report or {}).get("layers", [])}
+    reported = {linear["fqn"]: linear for linear in (checkpoint.report or {}).get("linears", [])}
     rows = []
     for fqn, module in checkpoint.modules.items():
         n, k = module["shape"]
@@ -304,7 +305,9 @@ def _layers(checkpoint: Any) -> list[Results]:
                 "shape": [n, k],
                 "bytes": nbytes,
                 "bits_per_weight": 8 * nbytes / (n * k),
-                "relative_error": reported.get(fqn, {}).get("relative_error"),
+                "sparsity": reported.get(fqn, {}).get("sparsity"),
+                "relative_error": reported.get(fqn, {}).get("error"),
+                "error_measure": reported.get(fqn, {}).get("error_measure"),
             }
         )
     return rows

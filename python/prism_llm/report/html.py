@@ -8,6 +8,7 @@ from typing import Any
 from .scatter import Point, scatter_svg
 
 _TEMPLATE = "report.html"
+_NONE = "\u2013"
 
 
 def render_html(results: Mapping[str, Any]) -> str:
@@ -25,9 +26,9 @@ def render_html(results: Mapping[str, Any]) -> str:
     )
     environment.filters |= {
         "fixed": _fixed,
-        "count": lambda value: "–" if value is None else f"{value:,}",
-        "megabytes": lambda value: "–" if value is None else f"{value / 1e6:.2f}",
-        "percent": lambda value: "–" if value is None else f"{100 * value:.1f}",
+        "count": lambda value: _NONE if value is None else f"{value:,}",
+        "megabytes": lambda value: _NONE if value is None else f"{value / 1e6:.2f}",
+        "percent": lambda value: _NONE if value is None else f"{100 * value:.1f}",
         "yaml": lambda value: yaml.safe_dump(value, sort_keys=False, allow_unicode=True),
     }
     done = [method for method in results["methods"] if method["status"] == "done"]
@@ -59,7 +60,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def _fixed(value: float | None, digits: int = 2) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
+    return _NONE if value is None else f"{value:.{digits}f}"
 
 
 def _layer_rows(done: list[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -63,9 +63,8 @@ def _axes(place, x_ticks: list[float], y_ticks: list[float], x_title: str, y_tit
     parts.append(f'<line class="axis" x1="{_LEFT}" x2="{_LEFT}" y1="{_TOP}" y2="{bottom}"/>')
     middle_x, middle_y = (_LEFT + right) / 2, (_TOP + bottom) / 2
     parts.append(f'<text class="title" x="{middle_x}" y="{HEIGHT - 8}" text-anchor="middle">{escape(x_title)}</text>')
-    parts.append(
-        f'<text class="title" transform="translate(16 {middle_y}) rotate(-90)" text-anchor="middle">{escape(y_title)}</text>'
-    )
+    turned = f'transform="translate(16 {middle_y}) rotate(-90)" text-anchor="middle"'
+    parts.append(f'<text class="title" {turned}>{escape(y_title)}</text>')
     return parts
 
 
