@@ -1,5 +1,6 @@
 """Storage formats: frozen dataclasses of device-neutral tensors."""
 
 from ._base import FormatError, PackedWeight
+from .dual_shift import DualShiftWeight
 
-__all__ = ["FormatError", "PackedWeight"]
+__all__ = ["DualShiftWeight", "FormatError", "PackedWeight"]

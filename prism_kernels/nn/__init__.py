@@ -1,5 +1,6 @@
 """Drop-in replacements of `nn.Linear` over packed weights."""
 
 from ._base import PackedLinear
+from .dual_shift_linear import DualShiftLinear
 
-__all__ = ["PackedLinear"]
+__all__ = ["DualShiftLinear", "PackedLinear"]

@@ -1,5 +1,17 @@
 """The public op functions. Each module here holds one op's schema, fake, argument checks and public function."""
 
+from .dual_shift_dequantize import dual_shift_dequantize
+from .dual_shift_linear import dual_shift_linear
+from .dual_shift_quantize import dual_shift_quantize
 from .nm_mask import nm_mask
+from .pack_codes import pack_codes
+from .unpack_codes import unpack_codes
 
-__all__ = ["nm_mask"]
+__all__ = [
+    "dual_shift_dequantize",
+    "dual_shift_linear",
+    "dual_shift_quantize",
+    "nm_mask",
+    "pack_codes",
+    "unpack_codes",
+]
