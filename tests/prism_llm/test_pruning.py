@@ -120,9 +120,7 @@ def test_prism_is_not_thrown_off_by_dead_lines(generator, factors):
     padded, norms = torch.zeros(17, 25), torch.cat([statistics.norms, torch.ones(1)])
     padded[:16, :24] = weight
     pruned_more = (int(16 * 24 * 0.25) + 17 + 24) / (17 * 25)
-    mask = prism_mask(
-        padded, norms, lambda s: select_mask(s, Pattern(), pruned_more + 1e-9, "matrix"), factors=factors
-    )
+    mask = prism_mask(padded, norms, lambda s: select_mask(s, Pattern(), pruned_more + 1e-9, "matrix"), factors=factors)
     assert torch.equal(mask[:16, :24], alive)
     assert not mask[16].any() and not mask[:, 24].any()
 
@@ -230,7 +228,7 @@ def statistics_of(gram, tokens=10):
 
 
 def test_dead_inputs_do_not_stop_the_sweep(generator):
-    weight, x, _ = random_layer(generator, 6, 16)
+    _, x, _ = random_layer(generator, 6, 16)
     x[:, [2, 9]] = 0
     statistics = InputStatistics(16, hessian=True)
     statistics.add(x)
