@@ -136,10 +136,10 @@ def _open(
 def _draw_calibration(
     model: nn.Module, recipe: Recipe, tokenizer: Any, data_dir: str | Path | None, notes: list[str]
 ) -> Tensor:
-    from ..data.sources import calibration_batches, load_text
-
     if tokenizer is None:
         raise ValueError("compress: tokenizer must be given to draw calibration for a model in memory, got None")
+    from ..data.sources import calibration_batches, load_text
+
     text = load_text(recipe.dataset, "train", data_dir)
     seqlen = min(recipe.max_seq_length, model_context(model) or recipe.max_seq_length)
     notes.append(f"calibration: {recipe.num_calibration_samples} x {seqlen} tokens of {text.description}")

@@ -93,7 +93,7 @@ def _compress_block(
     inputs: CapturedInputs | None,
     report: CompressionReport,
 ) -> dict[str, PackedLinear]:
-    """Replaces the linears of one block; statistics are freed as soon as the last linear that needs them is done."""
+    """Replaces `linears` of one block, and empties the dict; statistics are freed with the last linear they serve."""
     statistics: dict[str, InputStatistics] = {}
     groups = [[name] for name in linears]
     if inputs is not None and linears:
@@ -109,7 +109,9 @@ def _compress_block(
         for name in group:
             modules[name] = _compress_linear(adapter.model, name, linears[name], recipe, shared, solver, report)
             statistics.pop(name, None)
-    return {name: modules[name] for name in linears}
+    ordered = {name: modules[name] for name in linears}
+    linears.clear()  # the dense weights must not outlive their block
+    return ordered
 
 
 def _compress_linear(
