@@ -51,7 +51,8 @@ def quiet_transformers() -> None:
 
 
 def stdout() -> Console:
-    return Console(file=sys.stdout, highlight=False, soft_wrap=not sys.stdout.isatty())
+    # Into a file or a pipe, tables keep their columns whole.
+    return Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 200)
 
 
 def stderr() -> Console:

@@ -137,7 +137,7 @@ class Comparison:
             try:
                 row |= self._dense_row(method) if method.preset is None else self._compressed_row(method)
                 row["status"] = "done"
-            except (RuntimeError, ValueError, OSError, NotImplementedError) as error:
+            except Exception as error:  # whatever it was, the other methods still have something to show
                 logger.exception("%s failed", method.title)
                 row |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
             row["total_seconds"] = time.perf_counter() - started
