@@ -172,9 +172,8 @@ class Recipe(BaseModel):
             _require(self.bits in BITS, "bits", f"be one of {', '.join(map(str, BITS))} or None", self.bits)
             wanted = CODEBOOK_BITS.get(self.codebook, self.bits)
             _require(self.bits == wanted, "bits", f"be {wanted} for codebook {self.codebook}", self.bits)
-        _require(
-            self.group_size is None or self.group_size >= 1, "group_size", "be at least 1 or None", self.group_size
-        )
+        group_size = self.group_size
+        _require(group_size is None or group_size >= 1, "group_size", "be at least 1 or None", group_size)
         if self.round == "joint" and self.bits is not None:
             _require(self.compensate == "obs_sweep", "compensate", "be obs_sweep for joint rounding", self.compensate)
             _require(self.codebook == "uniform", "codebook", "be uniform for joint rounding", self.codebook)
