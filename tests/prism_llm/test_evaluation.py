@@ -130,6 +130,7 @@ def test_greedy_tokens_are_those_of_generate(architecture):
 def test_decode_speed(model):
     speed = decode_speed(model, torch.tensor([3, 14, 15]), new_tokens=4, runs=2)
     assert len(speed.runs) == 2 and speed.tokens_per_second > 0
+    assert len(decode_speed(model, torch.tensor([3, 14, 15]), new_tokens=4, runs=9, budget_s=0).runs) == 1
     for part in ("batch 1", "3 prompt tokens", "4 new tokens", "median of 2 runs", "threads"):
         assert part in str(speed)
     for call in (

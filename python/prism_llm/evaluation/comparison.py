@@ -75,6 +75,7 @@ class Settings:
     prompt_tokens: int = 32
     new_tokens: int = 96
     decode_runs: int = 3
+    decode_budget_s: float = 6.0
     block_m: tuple[int, ...] = (1, 16)
     block_rounds: int = 15
     block_budget_s: float = 45.0
@@ -250,7 +251,13 @@ class Comparison:
 
     def _decode(self, model: nn.Module) -> DecodeSpeed:
         settings = self._settings
-        return decode_speed(model, self._prompt, new_tokens=settings.new_tokens, runs=settings.decode_runs)
+        return decode_speed(
+            model,
+            self._prompt,
+            new_tokens=settings.new_tokens,
+            runs=settings.decode_runs,
+            budget_s=settings.decode_budget_s,
+        )
 
     def _measure_block(self) -> None:
         logger.info("speed of one block of Llama-3.1-8B")

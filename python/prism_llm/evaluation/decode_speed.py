@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_WARM_UP_TOKENS = 8
+
 
 @dataclass(frozen=True)
 class DecodeSpeed:
@@ -75,29 +77,37 @@ def _greedy(model: Any, prompt: Tensor, max_new_tokens: int) -> Iterator[int]:
         yield token
 
 
-def decode_speed(model: Any, prompt: Tensor, *, new_tokens: int = 64, runs: int = 3) -> DecodeSpeed:
+def _timed_run(model: Any, prompt: Tensor, new_tokens: int) -> float:
+    tokens = greedy_tokens(model, prompt, new_tokens + 1)
+    next(tokens)
+    start = time.perf_counter()
+    for _ in tokens:
+        pass
+    return time.perf_counter() - start
+
+
+def decode_speed(
+    model: Any, prompt: Tensor, *, new_tokens: int = 64, runs: int = 3, budget_s: float = 60.0
+) -> DecodeSpeed:
     """Measures greedy decoding.
 
     Args:
         model: a causal language model in evaluation mode.
         prompt: int64 [tokens]; tokens and `new_tokens` together must fit the model.
         new_tokens: timed tokens per run, after the first one, which belongs to the prefill.
-        runs: timed runs; one more warms up.
+        runs: timed runs, after a short one that warms up.
+        budget_s: seconds after which no further run starts (one always does).
 
     Raises:
         ValueError: a count below 1 or an empty prompt.
     """
     if new_tokens < 1 or runs < 1:
         raise ValueError(f"decode_speed: new_tokens and runs must be at least 1, got {new_tokens} and {runs}")
-    seconds = []
-    for _ in range(runs + 1):
-        tokens = greedy_tokens(model, prompt, new_tokens + 1)
-        next(tokens)
-        start = time.perf_counter()
-        for _ in tokens:
-            pass
-        seconds.append(time.perf_counter() - start)
-    timed = seconds[1:]
+    deadline = time.perf_counter() + budget_s
+    _timed_run(model, prompt, min(new_tokens, _WARM_UP_TOKENS))
+    timed: list[float] = []
+    while len(timed) < runs and (not timed or time.perf_counter() < deadline):
+        timed.append(_timed_run(model, prompt, new_tokens))
     return DecodeSpeed(
         tokens_per_second=new_tokens / statistics.median(timed),
         runs=timed,
