@@ -94,6 +94,12 @@ def test_the_bundled_model_is_the_default(prism, dense, monkeypatch):
     assert parsed(prism("generate", "--max-new-tokens", 2, "--json"))["model"] == str(dense)
 
 
+def test_version(prism):
+    import prism_llm
+
+    assert prism("--version").stdout == f"prism-kernels {prism_llm.__version__}\n"
+
+
 def test_help_names_every_command_and_option(prism):
     shown = prism("--help").output
     for command in ("demo", "compress", "eval", "generate", "inspect", "verify", "env"):

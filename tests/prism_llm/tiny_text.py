@@ -29,12 +29,12 @@ def tiny_tokenizer(text: str, vocabulary: int = 320):
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>")
 
 
-def tiny_folder(folder: Path, *, architecture: str = "llama", seed: int = 0) -> Path:
+def tiny_folder(folder: Path, *, architecture: str = "llama", seed: int = 0, **options) -> Path:
     """A dense random model of two blocks with its tokenizer, in the transformers layout."""
     from transformers import AutoModelForCausalLM
 
     tokenizer = tiny_tokenizer(tiny_text())
-    config = tiny_config(architecture, layers=2, vocab_size=len(tokenizer), bos_token_id=0, eos_token_id=1)
+    config = tiny_config(architecture, layers=2, vocab_size=len(tokenizer), bos_token_id=0, eos_token_id=1, **options)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)

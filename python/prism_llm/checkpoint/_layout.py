@@ -4,6 +4,7 @@ The weights are deliberately not called ``model.safetensors``: transformers with
 instead of returning randomly initialized weights.
 """
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -24,6 +25,15 @@ SHARD_PATTERN = re.compile(r"compressed-\d{5}-of-\d{5}\.safetensors")
 def shard_name(index: int, count: int) -> str:
     """Name of shard `index` (from 0) of `count`."""
     return f"compressed-{index + 1:05d}-of-{count:05d}.safetensors"
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal digest of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def is_checkpoint(path: str | Path) -> bool:

@@ -68,11 +68,11 @@ def load_tokenizer(path: str | Path) -> Any:
 
 
 def _skeleton(checkpoint: Checkpoint, dtype: torch.dtype | None) -> nn.Module:
-    from transformers import AutoConfig
+    from transformers import CONFIG_MAPPING
 
     values = {key: value for key, value in checkpoint.config.items() if key != "auto_map"}
     try:
-        config = AutoConfig.for_model(values.pop("model_type", None), **values)
+        config = CONFIG_MAPPING[values.pop("model_type", None)].from_dict(values)
         stored: Any = config.dtype
         return build_skeleton(config, dtype or stored or torch.float32)
     except Exception as error:  # whatever a strange configuration raises inside transformers, it is the file's fault
@@ -137,7 +137,8 @@ class _Values:
     """Reads stored tensors, each checked against the place it goes to."""
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype | None) -> None:
-        self._checkpoint, self._device, self._dtype = checkpoint, device, dtype
+        self.device = device
+        self._checkpoint, self._dtype = checkpoint, dtype
         self._open: dict[str, Any] = {}
 
     def raw(self, name: str) -> Tensor:
@@ -159,7 +160,7 @@ class _Values:
         if tensor.is_floating_point() != place.is_floating_point():
             raise CheckpointError(f"tensor {name}: dtype must be like {place.dtype}, got {tensor.dtype}")
         dtype = self._dtype if self._dtype is not None and tensor.is_floating_point() else tensor.dtype
-        tensor = tensor.to(device=self._device, dtype=dtype)
+        tensor = tensor.to(device=self.device, dtype=dtype)
         return nn.Parameter(tensor, place.requires_grad) if isinstance(place, nn.Parameter) else tensor
 
 
@@ -177,7 +178,7 @@ def _packed_linear(checkpoint: Checkpoint, fqn: str, linear: nn.Linear, values: 
     if list(weight.shape) != entry["shape"]:
         raise CheckpointError(f"module {fqn}: shape must be {entry['shape']}, got {list(weight.shape)}")
     bias = None if linear.bias is None else values.read(f"{fqn}.bias", linear.bias)
-    return kind.module(weight, bias).to(values._device)
+    return kind.module(weight, bias).to(values.device)
 
 
 def _set_module(model: nn.Module, fqn: str, module: nn.Module) -> None:

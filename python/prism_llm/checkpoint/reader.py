@@ -4,7 +4,6 @@ A checkpoint comes from a stranger: names in it are checked against patterns and
 the directory or imports.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -112,12 +111,9 @@ def verify(path: str | Path) -> Checkpoint:
     """`open_checkpoint`, and the digest of every file against the manifest. Raises CheckpointError."""
     checkpoint = open_checkpoint(path)
     for name, entry in checkpoint.files.items():
-        digest = hashlib.sha256()
-        with (checkpoint.path / name).open("rb") as stream:
-            while chunk := stream.read(1 << 20):
-                digest.update(chunk)
-        if digest.hexdigest() != entry.get("sha256"):
-            raise CheckpointError(f"{name}: sha256 must be {entry.get('sha256')}, got {digest.hexdigest()}")
+        digest = _layout.sha256_of(checkpoint.path / name)
+        if digest != entry.get("sha256"):
+            raise CheckpointError(f"{name}: sha256 must be {entry.get('sha256')}, got {digest}")
     return checkpoint
 
 

@@ -190,25 +190,14 @@ class CheckpointWriter:
     def _manifest(self, run_id: str) -> dict[str, Any]:
         files = {}
         for path in sorted(p for p in self.directory.rglob("*") if p.is_file() and not p.name.startswith(".")):
-            with path.open("rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256") if hasattr(hashlib, "file_digest") else _digest(stream)
-            files[path.relative_to(self.directory).as_posix()] = {
-                "bytes": path.stat().st_size,
-                "sha256": digest.hexdigest(),
-            }
+            name = path.relative_to(self.directory).as_posix()
+            files[name] = {"bytes": path.stat().st_size, "sha256": _layout.sha256_of(path)}
         return {"format_version": _layout.FORMAT_VERSION, "run_id": run_id, "files": files}
 
 
 def check_output(out: str | Path, *, overwrite: bool = False) -> None:
     """Raises OutputError where `CheckpointWriter` would refuse `out`: worth asking before the long work."""
     StagingDirectory(out, overwrite=overwrite).check_target()
-
-
-def _digest(stream: Any) -> Any:
-    digest = hashlib.sha256()
-    while chunk := stream.read(1 << 20):
-        digest.update(chunk)
-    return digest
 
 
 def _json(value: Any) -> str:

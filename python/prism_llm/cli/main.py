@@ -7,7 +7,7 @@ interrupted; 143 terminated.
 import signal
 import sys
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -55,6 +55,25 @@ app = typer.Typer(
         "token_normalize_func": lambda name: name.replace("_", "-"),
     },
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from prism_llm import __version__
+
+        print(f"prism-kernels {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    pass
+
+
 for _module in (demo, compress, evaluate, generate, inspect, verify, env):
     _module.register(app)
 

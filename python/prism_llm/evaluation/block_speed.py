@@ -28,7 +28,9 @@ LLAMA_8B_BLOCK = {
 }
 # Rows are independent in every format, so this many are packed and repeated: distinct memory, honest densities, and no
 # minutes spent on packing random numbers.
-_PACKED_ROWS = 256
+_PACKED_ROWS = 64
+# A contender whose one pass takes more than this share of the budget (no compiled kernel) is timed once.
+_SLOW = 0.05
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class ContenderSpeed:
     Attributes:
         ms: median milliseconds. low_ms, high_ms: first and third quartile.
         ratio: median of dense time / own time, both of the same round.
+        rounds: timed passes.
         nbytes: bytes of the weights. bits_per_weight: from them.
     """
 
@@ -72,6 +75,7 @@ class ContenderSpeed:
     low_ms: float
     high_ms: float
     ratio: float
+    rounds: int
     nbytes: int
     bits_per_weight: float
 
@@ -81,18 +85,21 @@ class BlockSpeed:
     """A table of `ContenderSpeed`, and how it was measured."""
 
     rows: list[ContenderSpeed]
-    rounds: dict[int, int]
     threads: int
     isa: str
     shapes: dict[str, tuple[int, int]]
 
     @property
     def protocol(self) -> str:
-        rounds = ", ".join(f"m = {m}: {count} rounds" for m, count in self.rounds.items())
+        dense = [row for row in self.rows if row.name == DENSE]
+        rounds = ", ".join(f"m = {row.m}: {row.rounds} rounds" for row in dense)
+        once = sorted({row.name for row in self.rows if row.rounds == 1})
+        slow = f"; too slow for more than one pass: {', '.join(once)}" if once else ""
         return (
             f"all {len(self.shapes)} linears of one block in turn ({_weights(self.shapes) / 1e6:.0f} M weights, more "
             f"than the caches hold), bfloat16 activations, contenders interleaved in each round, medians ({rounds}), "
             f"{self.threads} threads, {self.isa}; weights random: {_PACKED_ROWS} packed rows repeated over each matrix"
+            f"{slow}"
         )
 
     def ratio(self, name: str, m: int = 1) -> float:
@@ -123,7 +130,7 @@ def block_speed(
         m: numbers of tokens.
         shapes: name -> (n, k) of the linears, by default one block of Llama-3.1-8B.
         rounds: timed rounds per m; each runs every contender once.
-        budget_s: seconds after which no further round starts (three are always run).
+        budget_s: seconds, packing included, after which no further round starts (three are always run).
         seed: of the random weights; the global generator stays untouched.
     """
     shapes = LLAMA_8B_BLOCK if shapes is None else shapes
@@ -132,31 +139,37 @@ def block_speed(
     layers: dict[str, list[Any]] = {DENSE: [_random(n, k, generator) for n, k in shapes.values()]}
     for contender in contenders:
         layers[contender.name] = [_packed(contender, n, k, generator) for n, k in shapes.values()]
-    rows, done = [], {}
+    rows = []
     for index, tokens in enumerate(m):
         inputs = {k: torch.randn(tokens, k, generator=generator).bfloat16() for _, k in shapes.values()}
         left = (budget_s - (time.perf_counter() - start)) / (len(m) - index)
         seconds = _race(layers, inputs, rounds, left)
-        done[tokens] = len(seconds[DENSE])
         rows += [_row(name, tokens, seconds, layers[name], shapes) for name in layers]
-    return BlockSpeed(rows, done, torch.get_num_threads(), dispatch.cpu_isa(), dict(shapes))
+    return BlockSpeed(rows, torch.get_num_threads(), dispatch.cpu_isa(), dict(shapes))
 
 
 def _race(
     layers: dict[str, list[Any]], inputs: dict[int, Tensor], rounds: int, budget_s: float
 ) -> dict[str, list[float]]:
+    """Seconds of each pass of each contender. The first pass warms up; it is the only one of a contender that alone
+    would eat the budget."""
     deadline = time.perf_counter() + budget_s
-    seconds: dict[str, list[float]] = {name: [] for name in layers}
-    for timed in range(rounds + 1):
-        for name, members in layers.items():
-            begin = time.perf_counter()
-            for layer in members:
-                _forward(layer, inputs)
-            if timed:  # the first round warms up
-                seconds[name].append(time.perf_counter() - begin)
+    warm_up = {name: _pass_seconds(members, inputs) for name, members in layers.items()}
+    racing = [name for name, seconds in warm_up.items() if name == DENSE or seconds <= _SLOW * budget_s]
+    seconds: dict[str, list[float]] = {name: [] if name in racing else [warm_up[name]] for name in layers}
+    for timed in range(rounds):
         if timed >= 3 and time.perf_counter() > deadline:
             break
+        for name in racing:
+            seconds[name].append(_pass_seconds(layers[name], inputs))
     return seconds
+
+
+def _pass_seconds(members: list[Any], inputs: dict[int, Tensor]) -> float:
+    begin = time.perf_counter()
+    for layer in members:
+        _forward(layer, inputs)
+    return time.perf_counter() - begin
 
 
 def _forward(layer: Tensor | nn.Module, inputs: dict[int, Tensor]) -> Tensor:
@@ -177,7 +190,8 @@ def _row(
         ms=1e3 * statistics.median(own),
         low_ms=1e3 * quartiles[0],
         high_ms=1e3 * quartiles[2],
-        ratio=statistics.median(dense / time_ for dense, time_ in zip(seconds[DENSE], own, strict=True)),
+        ratio=statistics.median(dense / mine for dense, mine in zip(seconds[DENSE], own, strict=False)),
+        rounds=len(own),
         nbytes=nbytes,
         bits_per_weight=8 * nbytes / _weights(shapes),
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -48,7 +50,7 @@ class CheckpointTensors:
         by_file: dict[Path, list[str]] = {}
         for name in names:
             by_file.setdefault(self._file_of[name], []).append(name)
-        tensors = {}
+        tensors: dict[str, Tensor] = {}
         for path, wanted in by_file.items():
             with self._open(path) as file:
                 tensors |= {name: file.get_tensor(name).clone() for name in wanted}
@@ -130,11 +132,11 @@ class StreamedModel:
 
     def release(self, index: int) -> None:
         """Hands the tensors of a block outside packed linears to `on_tensors` and drops the block, unless kept."""
-        if self._keep:
-            return
-        block, prefix = self._adapter.blocks[index], self._adapter.prefixes[index]
-        self._emit(block, f"{prefix}.")
-        block.to("meta")
+        if not self._keep:
+            block, prefix = self._adapter.blocks[index], self._adapter.prefixes[index]
+            self._emit(block, f"{prefix}.")
+            block.to("meta")
+        _return_free_memory()
 
     def _begin(self, on_tensors: Callable[[dict[str, Tensor]], object] | None) -> None:
         self._on_tensors = on_tensors
@@ -227,6 +229,16 @@ def _match_names(model: nn.Module, tensors: CheckpointTensors) -> dict[str, str]
             raise NotStreamable(f"{name} must have shape {list(tensor.shape)}, got {list(tensors.shape(stored))}")
         names[name] = stored
     return names
+
+
+def _return_free_memory() -> None:
+    """Gives freed heap pages back to the system, where the C library is glibc.
+
+    Its heap otherwise grows by the fragments that each block leaves: in the end, by the size of the dense model.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def _load_generation_config(model: nn.Module, folder: Path) -> None:

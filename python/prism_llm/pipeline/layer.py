@@ -56,7 +56,7 @@ class CompressedWeight:
     def stages(self) -> str:
         """The stages that ran, in order, e.g. "prism > obs_one_shot > prism scale > rtn"."""
         recipe = self.recipe
-        stages = [recipe.score] if recipe.prunes else []
+        stages: list[str] = [recipe.score] if recipe.prunes else []
         stages += [recipe.compensate] if recipe.needs_gram else []
         if recipe.bits is not None:
             stages += [] if recipe.scale == "none" else [f"{recipe.scale} scale"]
