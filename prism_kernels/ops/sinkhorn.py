@@ -20,6 +20,7 @@ define(
 
 VARIANTS = ("sinq", "prism", "rms")
 METHODS = ("none", "rms", "sinq", "prism")
+_STRIP_ELEMENTS = 2**22
 
 
 def sinkhorn(
@@ -107,14 +108,17 @@ def column_scale(
 
 def _strip_factors(weight: torch.Tensor, mask: torch.Tensor | None, group_size: int, iterations: int) -> torch.Tensor:
     """ "sinq" column factors per strip of `group_size` columns. A narrower last strip is a call of its own."""
-    k = weight.shape[1]
+    n, k = weight.shape
+    whole = k - k % group_size
+    # A few strips at a time, so that their copy stays small and in the cache.
+    step = group_size * max(1, _STRIP_ELEMENTS // max(1, n * group_size))
+    parts = [(begin, min(begin + step, whole), group_size) for begin in range(0, whole, step)]
+    if whole < k:
+        parts.append((whole, k, k - whole))
     factors = [torch.ones(0, device=weight.device)]
-    # Strips of the transpose lie in memory one after another and have long rows, which the kernel runs along; the
-    # iteration treats rows and columns alike.
-    for begin, end, width in ((0, k - k % group_size, group_size), (k - k % group_size, k, k % group_size)):
-        if begin == end:
-            continue
-        strips = weight[:, begin:end].T.reshape((end - begin) // width, width, weight.shape[0])
-        kept = None if mask is None else mask[:, begin:end].T.reshape(strips.shape)
-        factors.append(sinkhorn(strips, kept, variant="sinq", iterations=iterations)[1].flatten())
+    for begin, end, width in parts:
+        shape = n, (end - begin) // width, width
+        strips = weight[:, begin:end].reshape(shape).transpose(0, 1)
+        kept = None if mask is None else mask[:, begin:end].reshape(shape).transpose(0, 1)
+        factors.append(sinkhorn(strips, kept, variant="sinq", iterations=iterations)[0].flatten())
     return torch.cat(factors)

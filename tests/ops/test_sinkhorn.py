@@ -82,6 +82,7 @@ def test_literal(isa):
     column, row = ops.sinkhorn(torch.tensor([[1.0, 4.0], [-1.0, 4.0]]), variant="rms")
     torch.testing.assert_close(column, torch.tensor([0.5, 2.0]))
     assert torch.equal(row, torch.ones(2))
+    isa.assert_served("sinkhorn", best="avx512")
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -89,6 +90,16 @@ def test_matches_float64_reference(isa, poison, variant):
     for weight, mask, iterations, expected in cases(variant):
         actual = ops.sinkhorn(weight, mask, variant=variant, iterations=iterations)
         assert_close(weight, mask, variant, actual, expected)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_any_magnitude_and_large_means(isa, generator, variant):
+    """Squares that float cannot hold, and means that dwarf the spread, cost no accuracy."""
+    weight, mask = problem((1, 40, 50), generator, 0.6)
+    for changed in (weight * 1e-25, weight * 1e25, weight + 3.0, weight[..., :1] + 1e-3 * weight):
+        expected = reference(changed.double(), mask, variant, 8)
+        actual = ops.sinkhorn(changed, mask, variant=variant, iterations=8)
+        assert_close(changed, mask, variant, actual, expected)
 
 
 def test_sinq_evens_out_the_spreads(isa, generator):
