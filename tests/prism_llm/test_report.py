@@ -142,7 +142,7 @@ def test_scatter_is_xml_with_every_finite_point_inside(values):
     expected = [p for p in points if p.x == p.x and 0 < p.y < float("inf")]
     assert len(circles) == len(expected)
     for circle in circles:
-        assert 64 <= float(circle.get("cx")) <= 570 and 18 <= float(circle.get("cy")) <= 332
+        assert 64 <= float(circle.get("cx")) <= 690 and 18 <= float(circle.get("cy")) <= 332
     labels = [(float(t.get("x")), float(t.get("y"))) for t in svg.iter("text") if t.get("class") == "label"]
     for index, (x, y) in enumerate(labels):
         assert all(abs(y - other_y) >= 15 or abs(x - other_x) >= 190 for other_x, other_y in labels[:index])

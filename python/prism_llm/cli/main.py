@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 failure at run time; 2 usage or configuration error; 4 uns
 interrupted; 143 terminated.
 """
 
+import os
 import signal
 import sys
 from types import FrameType
@@ -13,8 +14,8 @@ import typer
 from typer.core import TyperGroup
 
 from . import compress, demo, env, evaluate, generate, inspect, verify
-from .exits import FAILURE, INTERRUPTED, USAGE, Terminated, code_of, one_line
-from .output import configure_logging, log_level
+from .exits import FAILURE, INTERRUPTED, Terminated, code_of, one_line
+from .output import configure_logging
 
 
 class _Group(TyperGroup):
@@ -30,7 +31,7 @@ class _Group(TyperGroup):
             if type(error).__module__.startswith(("typer.", "click.")):
                 raise  # usage errors of the parser, which prints them itself
             code = code_of(error)
-            if code != USAGE and log_level() == "debug":
+            if os.environ.get("PRISM_LOG_LEVEL", "").lower() == "debug":
                 import traceback
 
                 traceback.print_exc()

@@ -14,7 +14,7 @@ from rich.console import Console
 from .exits import UsageError
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
-_LOG_EVERY_S = 15.0
+_LOG_EVERY_S = 30.0
 
 logger = logging.getLogger("prism_llm.cli")
 

@@ -142,6 +142,13 @@ class Comparison:
                 logger.exception("%s failed", method.title)
                 row |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
             row["total_seconds"] = time.perf_counter() - started
+            if row["status"] == "done":
+                logger.info(
+                    "  perplexity %.3f, %.3f bits per weight, %.0f s",
+                    row["perplexity"]["ppl"],
+                    row["bits_per_weight"],
+                    row["total_seconds"],
+                )
             self.results["methods"].append(row)
             self._changed()
             gc.collect()

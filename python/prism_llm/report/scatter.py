@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH, HEIGHT = 760, 380
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 190, 18, 48
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 72, 18, 48
 _LABEL_HEIGHT = 16
+_LETTER_WIDTH = 7.2
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,13 @@ def _marks(placed: list[tuple[Point, float, float]]) -> list[str]:
             label_y += 2
         heights.append((x, label_y))
         text = escape(point.label)
+        side = -1 if x + 12 + _LETTER_WIDTH * len(point.label) > WIDTH else 1
+        anchor = "start" if side == 1 else "end"
         parts.append(f'<g class="series-{point.style}"><title>{text}: {point.x:.3f}, {point.y:.4g}</title>')
-        parts.append(f'<line class="leader" x1="{x:.1f}" y1="{y:.1f}" x2="{x + 9:.1f}" y2="{label_y - 4:.1f}"/>')
+        parts.append(f'<line class="leader" x1="{x:.1f}" y1="{y:.1f}" x2="{x + 9 * side:.1f}" y2="{label_y - 4:.1f}"/>')
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="6"/>')
-        parts.append(f'<text class="label" x="{x + 12:.1f}" y="{label_y:.1f}">{text}</text></g>')
+        place = f'x="{x + 12 * side:.1f}" y="{label_y:.1f}" text-anchor="{anchor}"'
+        parts.append(f'<text class="label" {place}>{text}</text></g>')
     return parts
 
 
