@@ -160,7 +160,7 @@ class _Recorder:
                 raise _AllBlocksSeen
             if not self._knows_output:
                 # A model may index the output of a block; only a real block tells whether it is a tuple.
-                output = _call_with_hidden(self._first_forward, hidden, call)
+                output = _call_with_hidden(self._first_forward, hidden.clone(), call)
                 self._knows_output = True
                 self._tuple_length = len(output) if isinstance(output, tuple) else None
             return hidden if self._tuple_length is None else (hidden,) + (None,) * (self._tuple_length - 1)

@@ -22,6 +22,8 @@ from .report import CompressionReport, LinearReport, relative_error
 OnBlock = Callable[[int, str, dict[str, PackedLinear]], object]
 Progress = Callable[[int, int, str], object]
 
+_ALL_LINEARS: tuple[str, ...] = Recipe.model_fields["targets"].default
+
 # Enough for efficient matrix products, few enough that one batch's activations stay small beside a block.
 _TOKENS_PER_BATCH = 4096
 
@@ -158,16 +160,31 @@ def _plan(adapter: DecoderAdapter, recipe: Recipe) -> tuple[list[dict[str, nn.Li
         plan.append({name: chosen.pop(name) for name in list(chosen) if name.startswith(f"{prefix}.")})
     left |= dict.fromkeys(chosen, "outside the decoder blocks")
     known = {f"{name}.weight" for name in (*left, *(name for linears in plan for name in linears))}
-    for prefix, block in zip(adapter.prefixes, adapter.blocks, strict=True):
-        for name, parameter in block.named_parameters(prefix=prefix):
-            if parameter.dim() >= 2 and name not in known:
-                left[name] = f"a {parameter.dim()}-D parameter that is not the weight of an nn.Linear"
+    elsewhere = {
+        name: parameter
+        for prefix, block in zip(adapter.prefixes, adapter.blocks, strict=True)
+        for name, parameter in block.named_parameters(prefix=prefix)
+        if parameter.dim() >= 2 and name not in known
+    }
+    left |= {n: f"a {p.dim()}-D parameter that is not the weight of an nn.Linear" for n, p in elsewhere.items()}
+    if recipe.targets == _ALL_LINEARS:
+        _require_coverage(adapter, elsewhere)
     if not any(plan):
         raise ValueError(
             f"compress: model must have a linear to compress inside its decoder blocks, got none in "
             f"{type(adapter.model).__name__} for targets {list(recipe.targets)}; left: {left}"
         )
     return plan, left
+
+
+def _require_coverage(adapter: DecoderAdapter, elsewhere: dict[str, nn.Parameter]) -> None:
+    """Refuses to call a model compressed whose weights mostly lie elsewhere, as fused experts do."""
+    share = sum(p.numel() for p in elsewhere.values()) / max(_count_parameters(adapter), 1)
+    if share > 0.5:
+        raise ValueError(
+            f"compress: nn.Linear modules must hold most of the decoder blocks' weights, got {100 * (1 - share):.0f} % "
+            f"(others: {', '.join(list(elsewhere)[:3])}, ...); name the linears by targets to compress only them"
+        )
 
 
 def _count_parameters(adapter: DecoderAdapter) -> int:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from prism_kernels import ops
-from prism_kernels.formats._base import PackedWeight
+from prism_kernels.formats import PackedWeight
 from prism_kernels.nn import BitmapDualShiftLinear, BitmapLinear, DualShiftLinear, PackedLinear
 
 from ..calibration import InputStatistics

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from prism_kernels import ops
-from prism_kernels.formats import BitmapDualShiftWeight, BitmapWeight, DualShiftWeight
-from prism_kernels.formats._base import PackedWeight
+from prism_kernels.formats import BitmapDualShiftWeight, BitmapWeight, DualShiftWeight, PackedWeight
 
 
 def round_to_nearest(
