@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from prism_kernels.reference.codebooks import levels
 
 from prism_kernels import ops
+from prism_kernels.reference.codebooks import levels
 
 #: (bits, codebook) of every grid.
 GRIDS = [(2, "uniform"), (3, "uniform"), (4, "uniform"), (5, "uniform"), (6, "uniform"), (8, "uniform")]

@@ -5,10 +5,11 @@ import itertools
 
 import torch
 
-from prism_kernels.reference.codebooks import BITS
+from prism_kernels.reference.codebooks import BITS, levels
 from prism_kernels.reference.dual_shift_dequantize import dual_shift_dequantize
 from prism_kernels.reference.dual_shift_quantize import dual_shift_quantize
 from prism_kernels.reference.pack_codes import pack_codes
+from prism_kernels.reference.unpack_codes import unpack_codes
 
 #: (bits, codebook)
 GRIDS = [(bits, "uniform") for bits in BITS] + [(4, "nf4"), (3, "nf3")]
@@ -45,10 +46,14 @@ def make_packed(n, k, bits, group_size, codebook):
 
 
 @functools.cache
-def make_exact(n, k, bits, group_size, codebook):
-    """The weight of `make_packed`, decoded by the reference: float64 [n, k]."""
-    packed = make_packed(n, k, bits, group_size, codebook)
-    return dual_shift_dequantize(*packed, bits, group_size, codebook, torch.float32).double()
+def make_exact(n, k, bits, group_size, codebook, rounded_levels=False):
+    """The weight of `make_packed` before its column scale, decoded by the reference: float64 [n, k]."""
+    codes, scale, zero, column_scale = make_packed(n, k, bits, group_size, codebook)
+    if not rounded_levels or codebook == "uniform":
+        ones = torch.ones_like(column_scale)
+        return dual_shift_dequantize(codes, scale, zero, ones, bits, group_size, codebook, torch.float64)
+    steps = levels(codebook).bfloat16().double()[unpack_codes(codes, bits, k).int()]
+    return steps * scale.double()[:, torch.arange(k) // group_size]
 
 
 def all_grids(group_sizes=GROUP_SIZES):

@@ -4,19 +4,29 @@ import pytest
 import torch
 from dual_shift_cases import GRIDS, GROUP_SIZES, make_exact, make_packed
 
-from prism_kernels import ops
+from prism_kernels import dispatch, ops
 from prism_kernels.reference.dual_shift_dequantize import dual_shift_dequantize
-from prism_kernels.testing import LINEAR_PROBLEMS, assert_matches
+from prism_kernels.testing import LINEAR_PROBLEMS, LinearProblem, assert_matches
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def linear_of(shape, bits, group_size, codebook, x, bias=None):
-    """(y, the float64 reference) of the shared weight of this shape [n, k] and grid."""
+    """(y, the float64 reference) of the shared weight of this shape [n, k] and grid.
+
+    Where AVX512-BF16 serves, the reference takes the same bfloat16 factors as the kernel: x * column_scale and levels.
+    """
     key = (*shape, bits, group_size, codebook)
-    y = ops.dual_shift_linear(x, *make_packed(*key), bias, bits=bits, group_size=group_size, codebook=codebook)
-    exact = x.double() @ make_exact(*key).T
+    packed = make_packed(*key)
+    y = ops.dual_shift_linear(x, *packed, bias, bits=bits, group_size=group_size, codebook=codebook)
+    pairs = dispatch.last_kernel() == "dual_shift_linear:avx512_bf16"
+    scaled = x.float() * packed[3].float()
+    exact = (scaled.bfloat16() if pairs else scaled).double() @ make_exact(*key, rounded_levels=pairs).T
     return y, exact if bias is None else exact + bias.double()
+
+
+def dense(x, packed, bits, group_size, codebook="uniform"):
+    return x.double() @ dual_shift_dequantize(*packed, bits, group_size, codebook, torch.float32).double().T
 
 
 def check(problem, dtype, bits, codebook, group_size, generator):
@@ -41,6 +51,16 @@ def test_literal(isa):
             x.to(dtype), codes, scale, zero, column_scale, torch.ones(1, dtype=dtype), bits=4, group_size=2
         )
         assert y.tolist() == [[10.0]] and y.dtype == dtype
+        isa.assert_served("dual_shift_linear", best="generic")  # a group of 2 columns is less than a lane
+
+
+def test_each_instruction_set_serves(isa):
+    for group_size, bits, served in [(64, 4, True), (12, 4, False), (12, 3, True), (5, 8, False), (99, 4, True)]:
+        for dtype in DTYPES:
+            packed = make_packed(3, 70, bits, group_size, "uniform")
+            ops.dual_shift_linear(torch.ones(1, 70, dtype=dtype), *packed, bits=bits, group_size=group_size)
+            best = "generic" if not served else "avx512_bf16" if dtype == torch.bfloat16 else "avx512"
+            isa.assert_served("dual_shift_linear", best=best)
 
 
 @pytest.mark.parametrize("problem", LINEAR_PROBLEMS, ids=lambda p: p.id)
@@ -52,11 +72,36 @@ def test_matches_reference(isa, poison, generator, problem):
 
 
 def test_every_group_size(isa, poison, generator):
+    problem = LinearProblem("two_lanes_of_rows", 3, 6, 257)
     for group_size in GROUP_SIZES:
         for bits, codebook in GRIDS:
-            for problem in (LINEAR_PROBLEMS[4], LINEAR_PROBLEMS[8]):
-                check(problem, torch.float32, bits, codebook, group_size, generator)
-                check(problem, torch.bfloat16, bits, codebook, group_size, generator)
+            check(problem, torch.float32, bits, codebook, group_size, generator)
+            check(problem, torch.bfloat16, bits, codebook, group_size, generator)
+
+
+def test_long_rows_match_the_unrounded_weight(isa, generator):
+    """Whatever factors a kernel rounds, long sums stay within the one tolerance of the decoded weight."""
+    for bits, codebook in GRIDS:
+        packed = make_packed(24, 1500, bits, 64, codebook)
+        x = torch.randn(3, 1500, generator=generator).bfloat16()
+        y = ops.dual_shift_linear(x, *packed, bits=bits, group_size=64, codebook=codebook)
+        assert_matches(y, dense(x, packed, bits, 64, codebook), 1500)
+
+
+def test_dead_groups_contribute_nothing(isa, generator):
+    """Empty groups have scale 1 beside scales of 1e-4: q - z must cancel before anything is summed."""
+    weight = torch.zeros(4, 512)
+    weight[:, 64:128] = 1e-4 * torch.randn(4, 64, generator=generator)
+    column_scale = torch.ones(512).bfloat16()
+    for bits, codebook in GRIDS:
+        grid = {"bits": bits, "group_size": 64, "codebook": codebook}
+        codes, scale, zero = ops.dual_shift_quantize(weight, column_scale, weight != 0, **grid)
+        packed = (ops.pack_codes(codes, bits), scale, ops.pack_codes(zero, bits), column_scale)
+        x = 100 * torch.randn(2, 512, generator=generator)
+        x[:, 64:128] /= 100
+        assert_matches(ops.dual_shift_linear(x, *packed, **grid), dense(x, packed, bits, 64, codebook), 64)
+        empty = (packed[0][:, : 8 * bits], scale[:, :1], ops.pack_codes(zero[:, :1], bits), column_scale[:64])
+        assert bool((ops.dual_shift_linear(x[:, :64], *empty, **grid) == 0).all())
 
 
 def test_every_small_m(isa, poison, generator):
@@ -119,7 +164,7 @@ def test_compiles_to_one_graph(generator):
         return ops.dual_shift_linear(x, *tensors, bits=3, group_size=32)
 
     compiled = torch.compile(linear, fullgraph=True, backend="aot_eager")
-    assert_matches(compiled(x, *packed), x.double() @ make_exact(5, 65, 3, 32, "uniform").T, 65)
+    assert_matches(compiled(x, *packed), dense(x, packed, 3, 32), 65)
 
 
 GOOD = {"x": torch.zeros(1, 8), "codes": torch.zeros(2, 4, dtype=torch.uint8), "scale": torch.ones(2, 1).bfloat16(),
