@@ -26,6 +26,8 @@ struct BitmapDualShift {
   int64_t RowBytes() const { return NumBlocks(k) * 8 * bits; }  // of codes at most
   RowStreams Streams(int num_slots) const { return RowStreams(codes, num_code_bytes, RowBytes(), num_slots); }
   bool GroupsAreBlocks() const { return group_size % kBlock == 0 || num_groups <= 1; }  // no block holds two groups
+  // Several groups to a block, none in two, and four neighbouring columns always in one.
+  bool GroupsArePartsOfBlocks() const { return group_size >= 4 && group_size < kBlock && kBlock % group_size == 0; }
   const uint8_t* RowBitmap(int64_t row) const { return bitmap + row * 8 * NumBlocks(k); }
   const uint16_t* RowScale(int64_t row) const { return scale + row * num_groups; }
   const uint8_t* RowZero(int64_t row) const { return zero + row * PackedBytes(num_groups, bits); }

@@ -25,10 +25,12 @@ inline __m512bh Expand(__mmask32 mask, __m512i values) {
   return (__m512bh)_mm512_mask_expand_epi16(zero, mask, values);
 }
 
-// Rows row ... row + kRows - 1 times kTokens tokens; x [kTokens, NumBlocks(k) * 64].
+// Rows row ... row + kRows - 1 times the kTokens first tokens of x [NumBlocks(k), m, 64]. Not inlined: gcc spills once
+// several variants share a function.
 template <int kRows, int kTokens>
-void MultiplyRows(const BitmapValues& w, RowStreams& streams, const uint16_t* x, int64_t row, float* sums, int64_t n) {
-  const int64_t blocks = NumBlocks(w.k), x_stride = blocks * kBlock, bitmap_stride = blocks * 8;
+__attribute__((noinline)) void MultiplyRows(const BitmapValues& w, RowStreams& streams, const uint16_t* x, int64_t m,
+                                            int64_t row, float* sums, int64_t n) {
+  const int64_t blocks = NumBlocks(w.k), bitmap_stride = blocks * 8;
   const uint8_t *bitmap = w.RowBitmap(row), *values[kRows];
   __m512 sum[kRows][kTokens][2];
   Unroll<kRows>([&](auto r) PRISM_INLINE {
@@ -38,7 +40,7 @@ void MultiplyRows(const BitmapValues& w, RowStreams& streams, const uint16_t* x,
   const int64_t set_bytes = w.RowBegin(row + kRows) - w.RowBegin(row), ahead = std::max(set_bytes, kPrefetchBytes);
   const bool dense = set_bytes > kRows * blocks * 64;  // more than one cache line per block
   const int64_t bitmap_ahead = std::max(kRows * bitmap_stride, kPrefetchBytes / 4);
-  for (int64_t b = 0; b < blocks; ++b, bitmap += 8, x += kBlock) {
+  for (int64_t b = 0; b < blocks; ++b, bitmap += 8, x += m * kBlock) {
     Unroll<kRows>([&](auto r) PRISM_INLINE {
       _mm_prefetch(values[r] + ahead, _MM_HINT_T0);
       if (dense) _mm_prefetch(values[r] + ahead + 64, _MM_HINT_T0);
@@ -48,7 +50,7 @@ void MultiplyRows(const BitmapValues& w, RowStreams& streams, const uint16_t* x,
         const __m512bh weight = Expand(mask, _mm512_loadu_si512(values[r]));
         values[r] += 2 * _mm_popcnt_u32(mask);
         Unroll<kTokens>([&](auto t) PRISM_INLINE {
-          const __m512bh xt = (__m512bh)_mm512_loadu_si512(x + t * x_stride + 32 * half);
+          const __m512bh xt = (__m512bh)_mm512_loadu_si512(x + t * kBlock + 32 * half);
           sum[r][t][half] = _mm512_dpbf16_ps(sum[r][t][half], weight, xt);
         });
       });
@@ -65,13 +67,12 @@ void MultiplyRows(const BitmapValues& w, RowStreams& streams, const uint16_t* x,
 template <int kRows>
 void MultiplyTokens(const BitmapValues& w, RowStreams& streams, const uint16_t* x, int64_t m, int64_t row, float* sums,
                     int64_t n) {
-  const int64_t columns = NumBlocks(w.k) * kBlock;
   int64_t t = 0;
-  for (; t + 4 <= m; t += 4) MultiplyRows<kRows, 4>(w, streams, x + t * columns, row, sums + t * n, n);
+  for (; t + 4 <= m; t += 4) MultiplyRows<kRows, 4>(w, streams, x + t * kBlock, m, row, sums + t * n, n);
   switch (m - t) {
-    case 3: MultiplyRows<kRows, 3>(w, streams, x + t * columns, row, sums + t * n, n); break;
-    case 2: MultiplyRows<kRows, 2>(w, streams, x + t * columns, row, sums + t * n, n); break;
-    case 1: MultiplyRows<kRows, 1>(w, streams, x + t * columns, row, sums + t * n, n); break;
+    case 3: MultiplyRows<kRows, 3>(w, streams, x + t * kBlock, m, row, sums + t * n, n); break;
+    case 2: MultiplyRows<kRows, 2>(w, streams, x + t * kBlock, m, row, sums + t * n, n); break;
+    case 1: MultiplyRows<kRows, 1>(w, streams, x + t * kBlock, m, row, sums + t * n, n); break;
     default: break;
   }
 }
@@ -83,7 +84,7 @@ void BitmapLinear(const BitmapValues& w, const uint16_t* x, int64_t m, int64_t r
   RowStreams streams = w.Streams(4);
   int64_t row = row_begin;
   if (m == 1) {
-    for (; row + 4 <= row_end; row += 4) MultiplyRows<4, 1>(w, streams, x, row, sums, n);
+    for (; row + 4 <= row_end; row += 4) MultiplyRows<4, 1>(w, streams, x, m, row, sums, n);
   }
   for (; row + 2 <= row_end; row += 2) MultiplyTokens<2>(w, streams, x, m, row, sums, n);
   for (; row < row_end; ++row) MultiplyTokens<1>(w, streams, x, m, row, sums, n);
