@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
 NATIVE := $(shell find csrc -type f) CMakeLists.txt setup.py
 
 .PHONY: demo test test-slow bench lint build install clean help
@@ -26,7 +27,7 @@ $(VENV)/.installed: constraints.txt pyproject.toml | $(BIN)/pip
 	@touch $@ $(VENV)/.built
 
 $(VENV)/.built: $(NATIVE) | $(VENV)/.installed
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python setup.py --quiet build_ext --inplace
+	$(BIN)/python setup.py --quiet build_ext --inplace
 	@touch $@
 
 install: $(VENV)/.installed

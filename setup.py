@@ -59,10 +59,7 @@ class CMakeBuild(build_ext):
     def run(self) -> None:
         reason = missing_tool()
         if reason:
-            self.announce(
-                f"prism-kernels: PURE-PYTHON INSTALL, {reason}. Ops run on their torch reference.",
-                level=4,
-            )
+            self.warn(f"prism-kernels: PURE-PYTHON INSTALL, {reason}. Ops run on their torch reference.")
             return
         output = ROOT if self.inplace else Path(self.build_lib).resolve()
         self.build_cmake(output / "prism_kernels")
@@ -72,10 +69,7 @@ class CMakeBuild(build_ext):
 
         include = torch_include()
         if include is None:
-            self.announce(
-                "prism-kernels: NO TORCH FOUND, the op library _C is left out. Install torch >= 2.10, then install again.",
-                level=4,
-            )
+            self.warn("prism-kernels: NO TORCH FOUND, the op library _C is left out. Install torch >= 2.10, then install again.")
         cuda = {"0": "OFF", "1": "ON"}.get(os.environ.get("PRISM_BUILD_CUDA", ""), "AUTO")
         # One tree per interpreter and torch, so that a second build is incremental and never mixes headers.
         tree = ROOT / "build" / f"native-{sys.implementation.cache_tag}"

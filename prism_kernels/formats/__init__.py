@@ -1,5 +1,14 @@
 """Storage formats: frozen dataclasses of device-neutral tensors."""
 
 from ._base import FormatError, PackedWeight
+from .bitmap import BitmapWeight
+from .bitmap_dual_shift import BitmapDualShiftWeight
+from .dual_shift import DualShiftWeight
 
-__all__ = ["FormatError", "PackedWeight"]
+__all__ = [
+    "BitmapDualShiftWeight",
+    "BitmapWeight",
+    "DualShiftWeight",
+    "FormatError",
+    "PackedWeight",
+]

@@ -1,5 +1,13 @@
 """Drop-in replacements of `nn.Linear` over packed weights."""
 
 from ._base import PackedLinear
+from .bitmap_dual_shift_linear import BitmapDualShiftLinear
+from .bitmap_linear import BitmapLinear
+from .dual_shift_linear import DualShiftLinear
 
-__all__ = ["PackedLinear"]
+__all__ = [
+    "BitmapDualShiftLinear",
+    "BitmapLinear",
+    "DualShiftLinear",
+    "PackedLinear",
+]

@@ -1,8 +1,38 @@
 """The public op functions. Each module here holds one op's schema, fake, argument checks and public function."""
 
+from .bitmap_dual_shift_dequantize import bitmap_dual_shift_dequantize
+from .bitmap_dual_shift_linear import bitmap_dual_shift_linear
+from .bitmap_dual_shift_pack import bitmap_dual_shift_pack
+from .bitmap_linear import bitmap_linear
+from .bitmap_pack import bitmap_pack
+from .bitmap_row_offsets import bitmap_row_offsets
+from .bitmap_unpack import bitmap_unpack
+from .dual_shift_dequantize import dual_shift_dequantize
+from .dual_shift_linear import dual_shift_linear
+from .dual_shift_quantize import dual_shift_quantize
 from .nm_mask import nm_mask
 from .obs_sweep import obs_sweep
+from .pack_codes import pack_codes
 from .sinkhorn import column_scale, sinkhorn
 from .topk_mask import topk_mask
+from .unpack_codes import unpack_codes
 
-__all__ = ["column_scale", "nm_mask", "obs_sweep", "sinkhorn", "topk_mask"]
+__all__ = [
+    "bitmap_dual_shift_dequantize",
+    "bitmap_dual_shift_linear",
+    "bitmap_dual_shift_pack",
+    "bitmap_linear",
+    "bitmap_pack",
+    "bitmap_row_offsets",
+    "bitmap_unpack",
+    "column_scale",
+    "dual_shift_dequantize",
+    "dual_shift_linear",
+    "dual_shift_quantize",
+    "nm_mask",
+    "obs_sweep",
+    "pack_codes",
+    "sinkhorn",
+    "topk_mask",
+    "unpack_codes",
+]

@@ -1,0 +1,58 @@
+// Unpacking of little-endian code streams, 32 codes at a time; included by the AVX2 kernels only.
+#pragma once
+#include "isa.h"
+
+#if PRISM_X86
+#include <immintrin.h>
+
+#include <cstdint>
+#include <cstring>
+
+PRISM_TARGET_BEGIN(PRISM_TARGET_AVX2)
+namespace prism::cpu::avx2 {
+
+// 8 codes take `bits` bytes; pdep deposits them in the low bits of 8 bytes.
+class Unpacker {
+ public:
+  explicit Unpacker(int bits) : bits_(bits), mask_(0x0101010101010101ull * ((1u << bits) - 1)) {}
+
+  // Bytes that hold 32 codes.
+  int64_t BlockBytes() const { return int64_t{4} * bits_; }
+
+  // 32 codes, one per byte, from the stream at `packed`; codes whose bits lie beyond `available` bytes are unspecified
+  // but within the width. Reads no byte beyond `available`.
+  __m256i Load(const uint8_t* packed, int64_t available) const {
+    uint8_t copy[40];
+    if (available < 3 * bits_ + 8) {  // four reads of 8 bytes, the last one from byte 3 * bits on
+      std::memset(copy, 0, sizeof copy);
+      if (available > 0) std::memcpy(copy, packed, static_cast<size_t>(available < 32 ? available : 32));
+      packed = copy;
+    }
+    if (bits_ == 8) return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(packed));
+    return _mm256_setr_epi64x(Deposit(packed), Deposit(packed + bits_), Deposit(packed + 2 * bits_), Deposit(packed + 3 * bits_));
+  }
+
+ private:
+  long long Deposit(const uint8_t* packed) const {
+    uint64_t word;
+    std::memcpy(&word, packed, sizeof word);
+    return static_cast<long long>(_pdep_u64(word, mask_));
+  }
+  int bits_;
+  uint64_t mask_;
+};
+
+// 8 bfloat16 values as float32; reads `count` of them if fewer than 8, the others are 0.
+static inline __m256 LoadBFloat16(const uint16_t* values, int64_t count) {
+  uint16_t copy[8] = {};
+  if (count < 8) {
+    std::memcpy(copy, values, static_cast<size_t>(count) * 2);
+    values = copy;
+  }
+  const __m128i words = _mm_loadu_si128(reinterpret_cast<const __m128i*>(values));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(words), 16));
+}
+
+}  // namespace prism::cpu::avx2
+PRISM_TARGET_END
+#endif

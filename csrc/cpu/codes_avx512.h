@@ -1,0 +1,68 @@
+// Unpacking of little-endian code streams, 64 codes at a time; included by the AVX-512 kernels only.
+#pragma once
+#include "isa.h"
+
+#if PRISM_X86
+#include <immintrin.h>
+
+#include <cstdint>
+
+PRISM_TARGET_BEGIN(PRISM_TARGET_AVX512)
+namespace prism::cpu::avx512 {
+
+// Ones in the `count` lowest bits; count may be negative or exceed 64.
+static inline __mmask64 LowMask64(int64_t count) {
+  return count >= 64 ? ~0ull : count <= 0 ? 0ull : (1ull << count) - 1;
+}
+static inline __mmask16 LowMask16(int64_t count) {
+  return static_cast<__mmask16>(count >= 16 ? 0xffffu : count <= 0 ? 0u : (1u << count) - 1);
+}
+
+// 8 codes take `bits` bytes: bytes are spread so that each 64-bit lane holds the bits of its 8 codes, then a multishift
+// moves code i of a lane to its byte i.
+class Unpacker {
+ public:
+  explicit Unpacker(int bits) : bits_(bits), mask_(_mm512_set1_epi8(static_cast<char>((1 << bits) - 1))) {
+    alignas(64) uint8_t spread[64], shifts[64];
+    for (int i = 0; i < 64; ++i) {
+      spread[i] = static_cast<uint8_t>((i / 8) * bits + (i % 8) % bits);
+      shifts[i] = static_cast<uint8_t>((i % 8) * bits);
+    }
+    spread_ = _mm512_load_si512(spread);
+    shifts_ = _mm512_load_si512(shifts);
+  }
+
+  // Bytes that hold 64 codes.
+  int64_t BlockBytes() const { return int64_t{8} * bits_; }
+
+  // 64 codes, one per byte, from the stream at `packed`; codes whose bits lie beyond `available` bytes are unspecified
+  // but within the width. Reads no byte beyond `available`.
+  __m512i Load(const uint8_t* packed, int64_t available) const {
+    const int64_t bytes = available < BlockBytes() ? available : BlockBytes();
+    const __m512i stream = _mm512_maskz_loadu_epi8(LowMask64(bytes), packed);
+    if (bits_ == 8) return stream;
+    return _mm512_and_si512(_mm512_multishift_epi64_epi8(shifts_, _mm512_permutexvar_epi8(spread_, stream)), mask_);
+  }
+
+ private:
+  int bits_;
+  __m512i mask_, spread_, shifts_;
+};
+
+// 16 bfloat16 values as float32; reads `count` of them, the others are 0.
+static inline __m512 LoadBFloat16(const uint16_t* values, int64_t count) {
+  const __m256i words = _mm256_maskz_loadu_epi16(LowMask16(count), values);
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(words), 16));
+}
+
+// The sum of the lanes, always in the same order. (gcc 12 warns about its own _mm512_reduce_add_ps.)
+static inline float ReduceAdd(__m512 v) {
+  const __m256 half = _mm256_add_ps(_mm512_maskz_extractf32x8_ps(0xff, v, 0), _mm512_maskz_extractf32x8_ps(0xff, v, 1));
+  __m128 sum = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+  sum = _mm_add_ps(sum, _mm_movehl_ps(sum, sum));
+  return _mm_cvtss_f32(_mm_add_ss(sum, _mm_movehdup_ps(sum)));
+}
+
+}  // namespace prism::cpu::avx512
+PRISM_TARGET_END
+#endif

@@ -1,0 +1,86 @@
+"""Rules that the quantized formats share: the grid's numbers, its tensors, and unused bits."""
+
+from typing import Any
+
+import torch
+
+from ..reference.codebooks import BITS, LEVELS
+from ._base import FormatError
+
+
+def require(condition: bool, name: str, tensor: str, rule: str, got: object) -> None:
+    """Raises FormatError `<format>: <tensor> must <rule>, got <value>` unless condition holds."""
+    if not condition:
+        raise FormatError(f"{name}: {tensor} must {rule}, got {got}")
+
+
+def require_names(name: str, tensors: dict[str, torch.Tensor], dims: dict[str, int], config: dict, keys: set) -> None:
+    """Exactly the named tensors, of the named numbers of dimensions, and exactly the named config keys."""
+    require(set(tensors) == set(dims), name, "tensors", f"be {', '.join(dims)}", ", ".join(sorted(tensors)))
+    require(set(config) == keys, name, "config", f"have {', '.join(sorted(keys))}", ", ".join(sorted(config)))
+    for what, tensor in tensors.items():
+        require(isinstance(tensor, torch.Tensor), name, what, "be a tensor", type(tensor).__name__)
+        require(tensor.dim() == dims[what], name, what, f"have {dims[what]} dimensions", tensor.dim())
+
+
+def require_layout(
+    name: str, what: str, tensor: torch.Tensor, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
+) -> None:
+    """Dtype, shape, device and contiguity of one tensor."""
+    require(tensor.dtype == dtype, name, what, f"have dtype {str(dtype).removeprefix('torch.')}", tensor.dtype)
+    require(tuple(tensor.shape) == shape, name, what, f"have shape {list(shape)}", list(tensor.shape))
+    require(tensor.device == device, name, what, f"be on {device}", tensor.device)
+    require(tensor.is_contiguous(), name, what, "be contiguous", f"strides {tensor.stride()}")
+
+
+def require_zero_tail(name: str, what: str, rows: torch.Tensor, used_bits: int) -> None:
+    """The unused high bits of the last byte of each row of u8 [n, bytes] are 0."""
+    if used_bits % 8 and rows.numel():
+        tail = rows[:, -1] >> (used_bits % 8)
+        require(not bool(tail.any()), name, what, "have 0 in its unused bits", f"tail {int(tail.max())}")
+
+
+def require_numbers(name: str, bits: Any, group_size: Any, codebook: Any) -> None:
+    """bits, group_size and codebook are of the right type and fit together."""
+    require(type(bits) is int and bits in BITS, name, "bits", f"be one of {', '.join(map(str, BITS))}", repr(bits))
+    require(type(group_size) is int and group_size >= 1, name, "group_size", "be an integer >= 1", repr(group_size))
+    require(
+        isinstance(codebook, str) and codebook in LEVELS,
+        name,
+        "codebook",
+        f"be one of {', '.join(LEVELS)}",
+        repr(codebook),
+    )
+    if codebook != "uniform":
+        wanted = len(LEVELS[codebook]).bit_length() - 1
+        require(bits == wanted, name, "bits", f"be {wanted} for codebook {codebook!r}", bits)
+
+
+def resolve_column_scale(
+    weight: torch.Tensor, mask: torch.Tensor | None, column_scale: torch.Tensor | str, group_size: int
+) -> torch.Tensor:
+    """bf16 [k]: the tensor itself, or what the named method of `ops.column_scale` computes."""
+    if not isinstance(column_scale, str):
+        return column_scale
+    from ..ops.sinkhorn import column_scale as compute
+
+    return compute(weight, mask, method=column_scale, group_size=group_size)
+
+
+def require_grid(
+    name: str, n: int, k: int, device: torch.device, scale: torch.Tensor, zero: torch.Tensor,
+    column_scale: torch.Tensor, bits: int, group_size: int, codebook: str,
+) -> None:  # fmt: skip
+    """scale bf16 [n, G] finite and > 0 (>= 0 for nf4, nf3), zero u8 packed, column_scale bf16 [k] finite and > 0."""
+    num_groups = -(-k // group_size)
+    uniform = codebook == "uniform"
+    zero_bits = num_groups * bits if uniform else 0
+    require_layout(name, "scale", scale, (n, num_groups), torch.bfloat16, device)
+    require_layout(name, "zero", zero, (n, -(-zero_bits // 8)), torch.uint8, device)
+    require_layout(name, "column_scale", column_scale, (k,), torch.bfloat16, device)
+    require_zero_tail(name, "zero", zero, zero_bits)
+    for what, values, positive in (("scale", scale, uniform), ("column_scale", column_scale, True)):
+        good = values.isfinite() & (values > 0 if positive else values >= 0)
+        if not bool(good.all()):
+            bad = values[~good].flatten()[0].item()
+            require(False, name, what, f"be finite and {'>' if positive else '>='} 0", bad)

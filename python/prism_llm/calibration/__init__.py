@@ -1,0 +1,6 @@
+"""Statistics of the inputs of linears, collected while a block runs."""
+
+from .collector import StatisticsCollector
+from .statistics import CalibrationError, InputStatistics
+
+__all__ = ["CalibrationError", "InputStatistics", "StatisticsCollector"]

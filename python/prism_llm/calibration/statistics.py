@@ -1,0 +1,73 @@
+"""What calibration knows about the input X [tokens, k] of one or several linears."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+
+class CalibrationError(RuntimeError):
+    """Calibration gave no usable statistics; names the linear."""
+
+
+class InputStatistics:
+    """Running sums over the tokens that reached a linear.
+
+    Args:
+        in_features: k.
+        hessian: also accumulate the Gram matrix X^T X.
+        max_tokens: take only the first so many tokens; None takes all.
+        device: where the sums live.
+
+    Attributes:
+        tokens: how many tokens were added.
+        sum_squares: float64 [k], sum over tokens of x_j^2.
+        gram: float32 [k, k], X^T X, or None.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        *,
+        hessian: bool,
+        max_tokens: int | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.tokens = 0
+        self.max_tokens = max_tokens
+        self.sum_squares = torch.zeros(in_features, dtype=torch.float64, device=device)
+        self.gram = torch.zeros(in_features, in_features, device=device) if hessian else None
+
+    def add(self, inputs: Tensor) -> None:
+        """Adds the tokens of [..., k], any float dtype; products and sums are at least float32."""
+        rows = inputs.detach().reshape(-1, inputs.shape[-1])
+        if self.max_tokens is not None:
+            rows = rows[: self.max_tokens - self.tokens]
+        if rows.shape[0] == 0:
+            return
+        self.tokens += rows.shape[0]
+        # One type conversion serves both sums; float32 squares are summed in float64.
+        rows = rows.float()
+        self.sum_squares += rows.square().sum(0, dtype=torch.float64)
+        if self.gram is not None:
+            self.gram.addmm_(rows.T, rows)
+
+    @cached_property
+    def norms(self) -> Tensor:
+        """float32 [k], the L2 norm over tokens of each input; read it once all tokens are in."""
+        return self.sum_squares.sqrt().float()
+
+    def check(self, name: str) -> None:
+        """Raises CalibrationError, naming the linear, if no token arrived or a sum is not finite."""
+        if self.tokens == 0:
+            raise CalibrationError(f"calibration never reached {name}: it saw 0 tokens")
+        bad = ~self.sum_squares.isfinite()
+        if bad.any():
+            raise CalibrationError(
+                f"calibration of {name}: activations must be finite, got a sum of squares of "
+                f"{self.sum_squares[bad][0].item()} at input {int(bad.nonzero()[0])} after {self.tokens} tokens"
+            )
+        if self.gram is not None and not bool(self.gram.isfinite().all()):
+            raise CalibrationError(f"calibration of {name}: X^T X must be finite, got an overflow of float32")

@@ -1,0 +1,24 @@
+"""Which class stands for a format name. The only way from a name in a file to code: nothing is imported by name."""
+
+from dataclasses import dataclass
+
+from prism_kernels.formats import BitmapDualShiftWeight, BitmapWeight, DualShiftWeight, PackedWeight
+from prism_kernels.nn import BitmapDualShiftLinear, BitmapLinear, DualShiftLinear, PackedLinear
+
+
+@dataclass(frozen=True)
+class Format:
+    """A storage format and the module that computes with it."""
+
+    weight: type[PackedWeight]
+    module: type[PackedLinear]
+
+
+FORMATS: dict[str, Format] = {
+    weight.NAME: Format(weight, module)
+    for weight, module in (
+        (BitmapWeight, BitmapLinear),
+        (BitmapDualShiftWeight, BitmapDualShiftLinear),
+        (DualShiftWeight, DualShiftLinear),
+    )
+}

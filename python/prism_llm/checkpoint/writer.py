@@ -1,0 +1,226 @@
+"""`CheckpointWriter`: streams tensors into a checkpoint directory that appears complete or not at all."""
+
+import hashlib
+import json
+import math
+import os
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prism_kernels.nn import PackedLinear
+
+from . import _layout
+from ._errors import CheckpointError
+from .readme import readme_text
+from .registry import FORMATS
+from .staging import StagingDirectory
+
+SHARD_BYTES = 2_000_000_000
+_RUN_ID_PLACEHOLDER = "0" * 32
+
+
+class CheckpointWriter:
+    """Writes a checkpoint block by block, holding at most one shard in memory.
+
+        with CheckpointWriter("out") as writer:
+            writer.add_module("model.layers.0.mlp.up_proj", packed_linear)
+            writer.add_tensors({"model.norm.weight": weight})
+            writer.finish(config=model.config.to_diff_dict())
+
+    Leaving the block without `finish` (an exception, an interrupt) leaves nothing behind. The run id is derived from
+    the content, so equal content gives equal files.
+
+    Args:
+        out: directory to produce.
+        overwrite: replace an existing checkpoint; the old one stays until the new one is complete.
+        shard_bytes: largest shard (a larger single tensor gets a shard of its own).
+
+    Raises:
+        CheckpointError: `out` exists, a name is added twice, or a module has no checkpoint format.
+    """
+
+    def __init__(self, out: str | Path, *, overwrite: bool = False, shard_bytes: int = SHARD_BYTES) -> None:
+        if shard_bytes < 1:
+            raise ValueError(f"CheckpointWriter: shard_bytes must be at least 1, got {shard_bytes}")
+        self._staging = StagingDirectory(out, overwrite=overwrite)
+        self._shard_bytes = shard_bytes
+        self._pending: dict[str, Tensor] = {}
+        self._pending_bytes = 0
+        self._shard_of: dict[str, int] = {}
+        self._shards = 0
+        self._total_bytes = 0
+        self._modules: dict[str, dict[str, Any]] = {}
+        self._content = hashlib.sha256()
+        self._finished = False
+
+    @property
+    def directory(self) -> Path:
+        """Where files are staged; whatever lies there at `finish` becomes part of the checkpoint."""
+        return self._staging.path
+
+    def __enter__(self) -> "CheckpointWriter":
+        self._staging.create()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._finished:
+            self._staging.discard()
+
+    def add_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Adds tensors under their full names. They are written once a shard is full; do not change them before."""
+        for name, tensor in tensors.items():
+            if name in self._shard_of or name in self._pending:
+                raise CheckpointError(f"tensor {name}: must be added once, got it twice")
+            if tensor.is_meta:
+                raise CheckpointError(f"tensor {name}: must hold data, got a meta tensor")
+            size = tensor.numel() * tensor.element_size()
+            if self._pending and self._pending_bytes + size > self._shard_bytes:
+                self._flush()
+            self._pending[name] = self._own(tensor)
+            self._pending_bytes += size
+
+    def _own(self, tensor: Tensor) -> Tensor:
+        """The tensor on the CPU, contiguous, and alone in its storage, as safetensors wants it."""
+        tensor = tensor.detach().cpu().contiguous()
+        pointer = tensor.untyped_storage().data_ptr()
+        whole = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+        shared = any(other.untyped_storage().data_ptr() == pointer for other in self._pending.values())
+        return tensor if whole and not shared else tensor.clone()
+
+    def add_module(self, fqn: str, module: PackedLinear) -> None:
+        """Adds a packed linear (and its bias) under its full name in the model."""
+        name = module.FORMAT.NAME
+        if name not in FORMATS or FORMATS[name].module is not type(module):
+            raise CheckpointError(
+                f"module {fqn}: must be of {sorted(f.module.__name__ for f in FORMATS.values())}, "
+                f"got {type(module).__name__}"
+            )
+        weight = module.packed_weight()
+        tensors = dict(weight.tensors())
+        if isinstance(module.bias, Tensor):
+            tensors["bias"] = module.bias
+        self.add_tensors({f"{fqn}.{key}": tensor for key, tensor in tensors.items()})
+        self._modules[fqn] = {"format": name, **weight.config()}
+
+    def _flush(self) -> None:
+        from safetensors.torch import save_file
+
+        if not self._pending:
+            return
+        for name, tensor in sorted(self._pending.items()):
+            self._content.update(f"{name}|{tensor.dtype}|{list(tensor.shape)}|".encode())
+            if tensor.numel():
+                self._content.update(tensor.reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
+        path = self.directory / self._partial_name(self._shards)
+        save_file(self._pending, path, metadata={"format": "pt", "run_id": _RUN_ID_PLACEHOLDER})
+        self._shard_of |= dict.fromkeys(self._pending, self._shards)
+        self._shards += 1
+        self._total_bytes += self._pending_bytes
+        self._pending, self._pending_bytes = {}, 0
+
+    @staticmethod
+    def _partial_name(shard: int) -> str:
+        return f"compressed-{shard + 1:05d}.partial"
+
+    def finish(
+        self,
+        *,
+        config: Mapping[str, Any],
+        tokenizer: Any = None,
+        generation_config: Any = None,
+        recipe: Mapping[str, Any] | None = None,
+        report: Mapping[str, Any] | None = None,
+    ) -> Path:
+        """Writes everything but the weights and puts the directory under its name.
+
+        Args:
+            config: the model's configuration, as `config.to_diff_dict()` gives it.
+            tokenizer, generation_config: transformers objects with `save_pretrained`.
+            recipe: the resolved recipe (JSON values). report: what the compression reported (JSON values).
+
+        Returns:
+            The output directory.
+        """
+        self._flush()
+        modules = dict(sorted(self._modules.items()))
+        quantization = {
+            "quant_method": _layout.QUANT_METHOD,
+            "format_version": _layout.FORMAT_VERSION,
+            "modules": modules,
+            "recipe": {k: v for k, v in (recipe or {}).items() if isinstance(v, str | int | float | bool)},
+        }
+        text = _json({**config, "quantization_config": quantization})
+        (self.directory / _layout.CONFIG).write_text(text, "utf-8")
+        if tokenizer is not None:
+            tokenizer.save_pretrained(self.directory)
+        if generation_config is not None:
+            generation_config.save_pretrained(self.directory)
+        if recipe is not None:
+            import yaml
+
+            (self.directory / _layout.RECIPE).write_text(yaml.safe_dump(dict(recipe), sort_keys=False), "utf-8")
+        if report is not None:
+            (self.directory / _layout.REPORT).write_text(_json(_finite(report)), "utf-8")
+        self._content.update(text.encode())
+        run_id = self._content.hexdigest()[: len(_RUN_ID_PLACEHOLDER)]
+        self._name_shards(run_id)
+        (self.directory / _layout.README).write_text(readme_text(config, modules, run_id), "utf-8")
+        (self.directory / _layout.MANIFEST).write_text(_json(self._manifest(run_id)), "utf-8")
+        out = self._staging.publish()
+        self._finished = True
+        return out
+
+    def _name_shards(self, run_id: str) -> None:
+        for shard in range(self._shards):
+            partial = self.directory / self._partial_name(shard)
+            _set_metadata(partial, {"format": "pt", "run_id": run_id})
+            os.rename(partial, self.directory / _layout.shard_name(shard, self._shards))
+        names = {name: _layout.shard_name(shard, self._shards) for name, shard in sorted(self._shard_of.items())}
+        index = {"metadata": {"run_id": run_id, "total_size": self._total_bytes}, "weight_map": names}
+        (self.directory / _layout.INDEX).write_text(_json(index), "utf-8")
+
+    def _manifest(self, run_id: str) -> dict[str, Any]:
+        files = {}
+        for path in sorted(p for p in self.directory.rglob("*") if p.is_file() and not p.name.startswith(".")):
+            name = path.relative_to(self.directory).as_posix()
+            files[name] = {"bytes": path.stat().st_size, "sha256": _layout.sha256_of(path)}
+        return {"format_version": _layout.FORMAT_VERSION, "run_id": run_id, "files": files}
+
+
+def check_output(out: str | Path, *, overwrite: bool = False) -> None:
+    """Raises OutputError where `CheckpointWriter` would refuse `out`: worth asking before the long work."""
+    StagingDirectory(out, overwrite=overwrite).check_target()
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    """The value with NaN and infinity, which JSON lacks, as null."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _set_metadata(path: Path, metadata: dict[str, str]) -> None:
+    """Rewrites the metadata of a safetensors file in place, in the order given (the library's order is random)."""
+    with path.open("r+b") as stream:
+        (length,) = struct.unpack("<Q", stream.read(8))
+        header = json.loads(stream.read(length))
+        header["__metadata__"] = metadata
+        content = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(content) > length:
+            raise RuntimeError(f"{path}: header must keep its length {length}, got {len(content)}")
+        stream.seek(8)
+        stream.write(content.ljust(length))

@@ -1,0 +1,123 @@
+"""`prism compress`: a model becomes a checkpoint."""
+
+import logging
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .exits import UsageError, usage_errors
+from .models import DataDirOption, JsonOption, ModelArgument, resolve_model
+from .output import print_json, progress, quiet_transformers, size, stdout
+
+logger = logging.getLogger("prism_llm.cli")
+
+_NONE = "default: the method's"
+
+
+def compress(
+    model: ModelArgument = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Directory to write.")] = ...,  # type: ignore[assignment]
+    method: Annotated[
+        str | None, typer.Option(help="Preset: prism, sinq, wanda, sparsegpt, magnitude. Default prism.")
+    ] = None,
+    bits: Annotated[int | None, typer.Option(help=f"Bits per code; 0 keeps floats; {_NONE}.")] = None,
+    sparsity: Annotated[float | None, typer.Option(help=f"Share of weights to prune, in [0, 1); {_NONE}.")] = None,
+    pattern: Annotated[str | None, typer.Option(help='"unstructured" or n:m (n kept of m), such as 2:4.')] = None,
+    group_size: Annotated[
+        int | None, typer.Option(help=f"Columns per group scale; 0 is one group per row; {_NONE}.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Calibration text: stdlib (offline, the default), wikitext2, c4, ptb, or a file.")
+    ] = None,
+    data_dir: DataDirOption = None,
+    num_samples: Annotated[int | None, typer.Option(help="Calibration sequences.")] = None,
+    seqlen: Annotated[int | None, typer.Option(help="Tokens per calibration sequence.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the choice of calibration sequences.")] = None,
+    recipe: Annotated[
+        Path | None, typer.Option("--recipe", help="YAML recipe; the options above override its fields.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a checkpoint once the new one is complete.")
+    ] = False,
+    targets: Annotated[list[str] | None, typer.Option(help='Modules to compress (repeatable; "re:..." too).')] = None,
+    ignore: Annotated[list[str] | None, typer.Option(help='Modules to leave (repeatable; "re:..." too).')] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compresses a model and saves it; the output appears complete or not at all."""
+    changes = {
+        "sparsity": sparsity,
+        "pattern": pattern,
+        "dataset": dataset,
+        "num_calibration_samples": num_samples,
+        "max_seq_length": seqlen,
+        "seed": seed,
+        "targets": targets,
+        "ignore": ignore,
+    }
+    changes = {key: value for key, value in changes.items() if value is not None}
+    for name, value in (("bits", bits), ("group_size", group_size)):
+        if value is not None:
+            changes[name] = value or None
+    with usage_errors():
+        resolved = _recipe(recipe, method, changes)
+        _check_output(output, overwrite)
+    source = resolve_model(model)
+    result = run(source, output, resolved, data_dir=data_dir, overwrite=overwrite)
+    if as_json:
+        print_json(result)
+        return
+    console = stdout()
+    console.print(
+        f"{result['output']}: {result['compressed_linears']} linears, {size(result['compressed_bytes'])}, "
+        f"{result['bits_per_weight']:.3f} bits per weight, {result['seconds']:.1f} s",
+        markup=False,
+    )
+    console.print(f"next: prism eval {result['output']} --against {source}", markup=False)
+
+
+def _recipe(path: Path | None, method: str | None, changes: dict[str, Any]) -> Any:
+    from prism_llm.pipeline import Recipe
+
+    if path is None:
+        return Recipe.from_preset(method or "prism", **changes)
+    if method is not None:
+        raise UsageError(f"--method: must not go with --recipe, whose file names its method, got {method!r}")
+    loaded = Recipe.load(path)
+    return loaded.replace(**changes) if changes else loaded
+
+
+def _check_output(output: Path, overwrite: bool) -> None:
+    from prism_llm.checkpoint import check_output
+
+    check_output(output, overwrite=overwrite)
+
+
+def run(source: str, output: Path, recipe: Any, *, data_dir: Path | None, overwrite: bool) -> dict[str, Any]:
+    """Compresses `source` into `output`; returns the facts that `--json` prints."""
+    from prism_llm.checkpoint import compress_to_checkpoint, is_checkpoint, open_checkpoint
+
+    if is_checkpoint(source):
+        raise UsageError(f"MODEL: must be a dense model, got the compressed checkpoint {source!r}")
+    start = time.perf_counter()
+    quiet_transformers()
+    with progress("compressing") as task, usage_errors():
+        saved = compress_to_checkpoint(source, output, recipe, data_dir=data_dir, overwrite=overwrite, progress=task)
+    checkpoint = open_checkpoint(saved)
+    return {
+        "output": str(output),
+        "model": source,
+        "run_id": checkpoint.run_id,
+        "compressed_linears": len(checkpoint.modules),
+        "compressed_bytes": checkpoint.compressed_nbytes,
+        "compressed_weights": checkpoint.compressed_weights,
+        "bits_per_weight": checkpoint.bits_per_weight,
+        "seconds": time.perf_counter() - start,
+        "recipe": recipe.to_dict(),
+        "report": checkpoint.report,
+    }
+
+
+def register(app: typer.Typer) -> None:
+    app.command("compress")(compress)

@@ -1,0 +1,218 @@
+"""The one loop behind every method: block by block, statistics, compression, and the inputs of the next block."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from prism_kernels.nn import PackedLinear
+from prism_kernels.swap import replace_module, select_linears
+
+from ..calibration import InputStatistics, StatisticsCollector
+from ..models import CapturedInputs, DecoderAdapter, evaluation_mode
+from ..pruning import HessianSolver
+from .layer import compress_weight
+from .recipe import Recipe
+from .report import CompressionReport, LinearReport, relative_error
+
+OnBlock = Callable[[int, str, dict[str, PackedLinear]], object]
+Progress = Callable[[int, int, str], object]
+
+_ALL_LINEARS: tuple[str, ...] = Recipe.model_fields["targets"].default
+
+# Enough for efficient matrix products, few enough that one batch's activations stay small beside a block.
+_TOKENS_PER_BATCH = 4096
+
+
+class BlockStore(Protocol):
+    """Brings the weights of a block into memory and lets them go."""
+
+    def load(self, index: int) -> None: ...
+
+    def release(self, index: int) -> None: ...
+
+
+class InMemory:
+    """The store of a model that is in memory as a whole."""
+
+    def load(self, index: int) -> None:
+        """Nothing to do."""
+
+    def release(self, index: int) -> None:
+        """Nothing to do."""
+
+
+@torch.no_grad()
+def compress_blocks(
+    model: nn.Module,
+    recipe: Recipe,
+    calibration: Tensor | None,
+    store: BlockStore,
+    on_block: OnBlock | None = None,
+    progress: Progress | None = None,
+) -> CompressionReport:
+    """Compresses the selected linears of `model` in place; see `prism_llm.compress_`.
+
+    At any time the weights of the blocks that `store` holds, the hidden states of all batches, and the statistics of
+    one block are in memory.
+    """
+    started = time.perf_counter()
+    adapter = DecoderAdapter(model)
+    plan, left = _plan(adapter, recipe)
+    report = CompressionReport(recipe.to_dict(), left=left, block_parameters=_count_parameters(adapter))
+    if calibration is not None and not recipe.needs_calibration:
+        report.notes.append("calibration not used: the recipe is data-free")
+    with evaluation_mode(model):
+        inputs = None
+        if recipe.needs_calibration:
+            batches = list(_batches(model, calibration))
+            store.load(0)
+            inputs = adapter.capture(batches)
+        for index, linears in enumerate(plan):
+            store.load(index)
+            modules = _compress_block(adapter, index, linears, recipe, inputs, report)
+            if inputs is not None and index + 1 < len(plan):
+                for batch, calls in enumerate(inputs.calls):
+                    inputs.hidden[batch] = adapter.run_block(index, inputs.hidden[batch], calls[index])
+            if on_block is not None:
+                on_block(index, adapter.prefixes[index], modules)
+            store.release(index)
+            if progress is not None:
+                progress(index + 1, len(plan), adapter.prefixes[index])
+    report.seconds = time.perf_counter() - started
+    return report
+
+
+def _compress_block(
+    adapter: DecoderAdapter,
+    index: int,
+    linears: dict[str, nn.Linear],
+    recipe: Recipe,
+    inputs: CapturedInputs | None,
+    report: CompressionReport,
+) -> dict[str, PackedLinear]:
+    """Replaces `linears` of one block, and empties the dict; statistics are freed with the last linear they serve."""
+    statistics: dict[str, InputStatistics] = {}
+    groups = [[name] for name in linears]
+    if inputs is not None and linears:
+        collector = StatisticsCollector(linears, hessian=recipe.needs_gram, max_tokens=recipe.max_tokens)
+        calls = zip(inputs.hidden, inputs.calls, strict=True)
+        collector.run(lambda h=h, c=c: adapter.run_block(index, h, c[index]) for h, c in calls)  # type: ignore[misc]
+        statistics, groups = collector.statistics, collector.groups()
+        del collector
+    modules: dict[str, PackedLinear] = {}
+    for group in groups:
+        shared = statistics.get(group[0])
+        solver = HessianSolver(shared, recipe.percdamp) if shared is not None and recipe.needs_gram else None
+        for name in group:
+            modules[name] = _compress_linear(adapter.model, name, linears[name], recipe, shared, solver, report)
+            statistics.pop(name, None)
+    ordered = {name: modules[name] for name in linears}
+    linears.clear()  # the dense weights must not outlive their block
+    return ordered
+
+
+def _compress_linear(
+    model: nn.Module,
+    name: str,
+    linear: nn.Linear,
+    recipe: Recipe,
+    statistics: InputStatistics | None,
+    solver: HessianSolver | None,
+    report: CompressionReport,
+) -> PackedLinear:
+    started = time.perf_counter()
+    result = compress_weight(name, linear.weight, recipe, statistics, solver)
+    module = result.module(linear.bias).train(linear.training)
+    replace_module(model, name, module)
+    seconds = time.perf_counter() - started
+    dense = linear.weight.detach()
+    error, measure = relative_error(dense.float(), result.packed.to_dense(torch.float32), statistics)
+    report.linears.append(
+        LinearReport(
+            fqn=name,
+            shape=(linear.out_features, linear.in_features),
+            method=result.stages,
+            format=result.packed.NAME,
+            nbytes=result.packed.nbytes,
+            dense_nbytes=dense.numel() * dense.element_size(),
+            bits_per_weight=result.packed.bits_per_weight,
+            sparsity=result.pruned / max(dense.numel(), 1),
+            error=error,
+            error_measure=measure,
+            tokens=0 if statistics is None else statistics.tokens,
+            seconds=seconds,
+            notes=tuple(result.notes),
+        )
+    )
+    return module
+
+
+def _plan(adapter: DecoderAdapter, recipe: Recipe) -> tuple[list[dict[str, nn.Linear]], dict[str, str]]:
+    """The linears to compress by block, and everything else that a user might expect to be compressed, with reasons."""
+    chosen, left = select_linears(adapter.model, recipe.targets, recipe.ignore)
+    plan: list[dict[str, nn.Linear]] = []
+    for prefix in adapter.prefixes:
+        plan.append({name: chosen.pop(name) for name in list(chosen) if name.startswith(f"{prefix}.")})
+    left |= dict.fromkeys(chosen, "outside the decoder blocks")
+    known = {f"{name}.weight" for name in (*left, *(name for linears in plan for name in linears))}
+    elsewhere = {
+        name: parameter
+        for prefix, block in zip(adapter.prefixes, adapter.blocks, strict=True)
+        for name, parameter in block.named_parameters(prefix=prefix)
+        if parameter.dim() >= 2 and name not in known
+    }
+    left |= {n: f"a {p.dim()}-D parameter that is not the weight of an nn.Linear" for n, p in elsewhere.items()}
+    if recipe.targets == _ALL_LINEARS:
+        _require_coverage(adapter, elsewhere)
+    if not any(plan):
+        raise ValueError(
+            f"compress: model must have a linear to compress inside its decoder blocks, got none in "
+            f"{type(adapter.model).__name__} for targets {list(recipe.targets)}; left: {left}"
+        )
+    return plan, left
+
+
+def _require_coverage(adapter: DecoderAdapter, elsewhere: dict[str, nn.Parameter]) -> None:
+    """Refuses to call a model compressed whose weights mostly lie elsewhere, as fused experts do."""
+    share = sum(p.numel() for p in elsewhere.values()) / max(_count_parameters(adapter), 1)
+    if share > 0.5:
+        raise ValueError(
+            f"compress: nn.Linear modules must hold most of the decoder blocks' weights, got {100 * (1 - share):.0f} % "
+            f"(others: {', '.join(list(elsewhere)[:3])}, ...); name the linears by targets to compress only them"
+        )
+
+
+def _count_parameters(adapter: DecoderAdapter) -> int:
+    return sum(p.numel() for block in adapter.blocks for p in block.parameters())
+
+
+def _batches(model: nn.Module, calibration: Tensor | None) -> Sequence[Tensor] | Iterator[Tensor]:
+    """The token ids in batches that are independent of everything but the sequence length; raises ValueError."""
+    rule = "compress: calibration must be int64 token ids [num, seqlen]"
+    if calibration is None:
+        raise ValueError(f"{rule} for a recipe that is not data-free, got None")
+    if calibration.dtype != torch.int64 or calibration.dim() != 2:
+        raise ValueError(f"{rule}, got {calibration.dtype} {list(calibration.shape)}")
+    if calibration.numel() == 0:
+        raise ValueError(f"{rule} with at least one token, got {list(calibration.shape)}")
+    embedding = model.get_input_embeddings()  # type: ignore[operator]
+    vocabulary = embedding.weight.shape[0]
+    low, high = int(calibration.min()), int(calibration.max())
+    if low < 0 or high >= vocabulary:
+        raise ValueError(f"{rule} from 0 to {vocabulary - 1}, got ids from {low} to {high}")
+    context = model_context(model)
+    if context is not None and calibration.shape[1] > context:
+        raise ValueError(f"{rule} with seqlen at most {context} (the model's context), got {calibration.shape[1]}")
+    size = max(1, _TOKENS_PER_BATCH // calibration.shape[1])
+    return calibration.to(embedding.weight.device).split(size)
+
+
+def model_context(model: nn.Module) -> int | None:
+    """`max_position_embeddings` of the text model, where its configuration has one."""
+    config = model.config.get_text_config(decoder=True)  # type: ignore[union-attr, operator]
+    return getattr(config, "max_position_embeddings", None)

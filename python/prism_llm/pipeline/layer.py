@@ -1,0 +1,190 @@
+"""The stages of a recipe on one weight: score, mask, compensate, scale, round, pack."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from prism_kernels import ops
+from prism_kernels.formats import PackedWeight
+from prism_kernels.nn import BitmapDualShiftLinear, BitmapLinear, DualShiftLinear, PackedLinear
+
+from ..calibration import InputStatistics
+from ..pruning import (
+    HessianSolver,
+    Pattern,
+    magnitude_score,
+    obs_one_shot,
+    obs_sweep,
+    prism_mask,
+    select_mask,
+    wanda_score,
+)
+from ..pruning.compensation import SweepGrid
+from ..quantization import pack_pruned, pack_rounded, round_to_nearest
+from .recipe import Recipe
+
+_MODULES: dict[str, type[PackedLinear]] = {
+    module.FORMAT.NAME: module for module in (BitmapDualShiftLinear, BitmapLinear, DualShiftLinear)
+}
+
+
+@dataclass
+class CompressedWeight:
+    """A packed weight and how it came about.
+
+    Attributes:
+        packed: the weight in its storage format.
+        mask: bool [n, k], True = kept; None where nothing was pruned.
+        recipe: what was done, which is less than what was asked where compensation failed.
+        notes: dampings beyond the first, and fallbacks.
+    """
+
+    packed: PackedWeight
+    mask: Tensor | None
+    recipe: Recipe
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def pruned(self) -> int:
+        """How many weights were pruned."""
+        return 0 if self.mask is None else self.mask.numel() - int(self.mask.sum())
+
+    @property
+    def stages(self) -> str:
+        """The stages that ran, in order, e.g. "prism > obs_one_shot > prism scale > rtn"."""
+        recipe = self.recipe
+        stages: list[str] = [recipe.score] if recipe.prunes else []
+        stages += [recipe.compensate] if recipe.needs_gram else []
+        if recipe.bits is not None:
+            stages += [] if recipe.scale == "none" else [f"{recipe.scale} scale"]
+            stages.append(recipe.round)
+        return " > ".join(stages)
+
+    def module(self, bias: Tensor | None) -> PackedLinear:
+        """The drop-in for the linear."""
+        return _MODULES[self.packed.NAME](self.packed, bias)
+
+
+@torch.no_grad()
+def compress_weight(
+    name: str,
+    weight: Tensor,
+    recipe: Recipe,
+    statistics: InputStatistics | None = None,
+    solver: HessianSolver | None = None,
+) -> CompressedWeight:
+    """Compresses one weight [n, k] of any float dtype; all arithmetic is in float32.
+
+    Args:
+        name: for errors.
+        recipe: what to do.
+        statistics: of its inputs; None for a data-free recipe.
+        solver: over the same statistics; None where the recipe needs no X^T X. If it has no inverse, the weight is
+            compressed without compensation, and the result's recipe and notes say so.
+
+    Raises:
+        ValueError: the weight, or what compensation made of it, is not finite.
+    """
+    dense = weight.detach().float()
+    _require_finite(name, "weight", dense)
+    if not recipe.needs_gram:
+        mask = _choose_mask(dense, recipe, statistics) if recipe.prunes else None
+        return _finish(name, weight.dtype, dense, mask, recipe)
+    if solver is None:
+        raise ValueError(f"compress_weight: solver must be given for {recipe.compensate}, got None ({name})")
+    operator = solver.sweep_factor() if recipe.compensate == "obs_sweep" else solver.one_shot_inverse()
+    if operator is None:
+        plain = _without_compensation(recipe)
+        result = compress_weight(name, weight, plain, statistics)
+        score = "" if plain.score == recipe.score else f", score {plain.score} instead of {recipe.score}"
+        result.notes += [*solver.notes, f"fallback: no compensation{score}"]
+        return result
+    if recipe.compensate == "obs_sweep":
+        result = _sweep(name, weight.dtype, dense, recipe, statistics, operator, solver.dead_inputs())
+    else:
+        mask = _choose_mask(dense, recipe, statistics)
+        result = _finish(name, weight.dtype, obs_one_shot(dense, mask, operator), mask, recipe)
+    result.notes += solver.notes
+    return result
+
+
+def _without_compensation(recipe: Recipe) -> Recipe:
+    changes: dict[str, object] = {"compensate": "none", "round": "rtn"}
+    if recipe.score == "sparsegpt":
+        changes |= {"score": "wanda", "scope": "row"}
+    return recipe.replace(sparsity=recipe.sparsity, **changes)
+
+
+def _choose_mask(dense: Tensor, recipe: Recipe, statistics: InputStatistics | None) -> Tensor:
+    pattern = Pattern.parse(recipe.pattern)
+
+    def select(score: Tensor) -> Tensor:
+        return select_mask(score, pattern, recipe.sparsity, recipe.scope)
+
+    if recipe.score == "magnitude":
+        return select(magnitude_score(dense))
+    if statistics is None:
+        raise ValueError(f"compress_weight: statistics must be given for score {recipe.score}, got None")
+    if recipe.score == "wanda":
+        return select(wanda_score(dense, statistics.norms))
+    return prism_mask(dense, statistics.norms, select, factors="sinq" if recipe.score == "prism" else "prism")
+
+
+def _sweep(
+    name: str,
+    dtype: torch.dtype,
+    dense: Tensor,
+    recipe: Recipe,
+    statistics: InputStatistics | None,
+    factor: Tensor,
+    dead: Tensor,
+) -> CompressedWeight:
+    living = torch.where(dead, 0.0, dense)
+    adaptive = recipe.score == "sparsegpt" or not recipe.prunes
+    mask = None if adaptive else _choose_mask(dense, recipe, statistics)
+    group_size = recipe.group_size or dense.shape[1]
+    grid = None
+    if recipe.bits is not None and recipe.round == "joint":
+        scale = ops.column_scale(living, mask, method=recipe.scale, group_size=group_size)
+        grid = SweepGrid(recipe.bits, recipe.group_size, scale)
+    swept = obs_sweep(
+        living,
+        factor,
+        mask=mask,
+        pattern=Pattern.parse(recipe.pattern),
+        sparsity=recipe.sparsity,
+        block_size=recipe.block_size,
+        grid=grid,
+    )
+    kept = swept.mask if recipe.prunes else None
+    if grid is None:
+        return _finish(name, dtype, swept.weight, kept, recipe)
+    _require_finite(name, "compensated weight", swept.weight)
+    assert swept.codes is not None and swept.scale is not None and swept.zero is not None
+    packed = pack_rounded(
+        swept.codes, kept, swept.scale, swept.zero, grid.column_scale, bits=grid.bits, group_size=group_size
+    )
+    return CompressedWeight(packed, kept, recipe)
+
+
+def _finish(name: str, dtype: torch.dtype, values: Tensor, mask: Tensor | None, recipe: Recipe) -> CompressedWeight:
+    """Rounds to nearest, or stores the survivors in `dtype`."""
+    _require_finite(name, "compensated weight", values)
+    if recipe.bits is None:
+        assert mask is not None, "a recipe prunes or quantizes"
+        _require_finite(name, f"compensated weight in {dtype}", values.to(dtype))
+        return CompressedWeight(pack_pruned(values, mask, dtype), mask, recipe)
+    group_size = recipe.group_size or values.shape[1]
+    scale = ops.column_scale(values, mask, method=recipe.scale, group_size=group_size)
+    packed = round_to_nearest(values, mask, scale, bits=recipe.bits, group_size=group_size, codebook=recipe.codebook)
+    return CompressedWeight(packed, mask, recipe)
+
+
+def _require_finite(name: str, what: str, values: Tensor) -> None:
+    finite = values.isfinite()
+    if not bool(finite.all()):
+        row, column = (int(i) for i in (~finite).nonzero()[0])
+        raise ValueError(f"{name}: {what} must be finite, got {values[row, column].item()} at [{row}, {column}]")

@@ -1,0 +1,110 @@
+"""The presets: published methods as choices of `Recipe` fields, and where each departs from its original.
+
+Section numbers are those of the sources' descriptions; a deviation has a name, so that reports can refer to it. Common
+to all calibrated presets: every linear of a block sees the inputs that the compressed blocks before it give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+def sinq() -> dict[str, Any]:
+    """SINQ (huawei-csl/SINQ; arXiv 2509.22944): Sinkhorn column scale per strip of 64 columns, then 4-bit rounding.
+
+    Data-free, no pruning. Reproduces `sinkhorn_log` (16 iterations) and 1D tiling. Its row factor changes no code under
+    a scale per (row, group), so it is not stored.
+
+    Deviations:
+        in-range zero: the hull of a group contains 0 and the zero point is a code, so 0 is exact (the original's zero
+            can lie outside the codes).
+        no kurtosis gate: the original silently rounds heavy-tailed matrices without the scale.
+        no quantized scales: scales are bfloat16 and zeros integer codes (the original's 8-bit zeros are fractional).
+        any group size: a short last group instead of halving the group until it divides the row.
+    """
+    return {"bits": 4, "group_size": 64, "scale": "sinq", "round": "rtn", "sparsity": 0.0}
+
+
+def magnitude() -> dict[str, Any]:
+    """Magnitude pruning, the baseline of Wanda (locuslab/wanda): the smallest |W| of each matrix, 50 %. Data-free.
+
+    Deviations:
+        exact count: int(numel * sparsity) by index; the original's threshold prunes ties too.
+    """
+    return {"sparsity": 0.5, "score": "magnitude", "scope": "matrix", "scale": "none"}
+
+
+def wanda() -> dict[str, Any]:
+    """Wanda (locuslab/wanda; arXiv 2306.11695): |W_ij| ||X_j||, the smallest int(k * 0.5) of every output row.
+
+    With `bits`, the pruned weight is then rounded to nearest in groups of 64.
+
+    Deviations:
+        kept n of n:m: the original counts the pruned weights in n (2:4 and 4:8 mean the same in both).
+        bounded sequences: 2048 tokens, not the model's whole context.
+        no cache: a shared key-value cache would let each calibration sequence attend to those before it.
+    """
+    return {"sparsity": 0.5, "score": "wanda", "scope": "row", "scale": "none", "group_size": 64}
+
+
+def sparsegpt() -> dict[str, Any]:
+    """SparseGPT (IST-DASLab/sparsegpt; arXiv 2301.00774): the sweep with adaptive masks in blocks of 128 columns, 50 %.
+
+    With `bits`, rounding happens inside the sweep, on one grid per output row found on the dense weights; `group_size`
+    finds a grid per group instead, on the current weights (GPTQ's variant). `sparsity=0` with `bits` is GPTQ.
+
+    Deviations:
+        exact count: int(numel * sparsity) per block; the original's `<=` prunes at least one more.
+        kept n of n:m: the original counts the pruned weights in n.
+        damping ladder: 0.01, 0.1, 1, each also in float64; if all fail, the linear is pruned by Wanda and rounded
+            without compensation, which the report says (the original stops with an error).
+        mean of the living: damping is relative to the mean diagonal of inputs that are not dead.
+        plain row grid: an all-zero row has scale 1 (the original's range is then -1 to 1); scales are bfloat16.
+    """
+    return {
+        "sparsity": 0.5,
+        "score": "sparsegpt",
+        "compensate": "obs_sweep",
+        "round": "joint",
+        "group_size": None,
+        "scale": "none",
+    }
+
+
+def prism() -> dict[str, Any]:
+    """PRISM (SDMuhsin/PRISM, `sparse_with_prism`): 50 % pruned, 4 bits in groups of 64.
+
+    Importance |W_ij| ||X_j|| / (mu1_j mu2_i + 1e-6) in two rounds, the smallest of the whole matrix pruned; one-shot
+    OBS; sparse-aware Sinkhorn column scale; rounding of the survivors.
+
+    Deviations:
+        all tokens: the original keeps the first 256 tokens of its calibration, so X^T X is singular for any layer
+            with more inputs; `max_tokens=256` restores that.
+        no noise: pruned entries are not replaced by 1e-8 noise; rows and columns without survivors are left out of the
+            statistics instead.
+        survivors' hull: group ranges are those of the kept weights and 0, with an in-range zero (the original lets
+            zeros, and in some modes pruned values, into the ranges and decodes through a dense mask).
+        no hidden precision: the original switches to 5 bits where many rows are flat.
+        one path: OPT is treated like all models (the original gives it Wanda's importance: `score="wanda"`).
+        sequential: inputs of a block come from the compressed blocks before it (the original uses dense ones).
+    """
+    return {
+        "sparsity": 0.5,
+        "scope": "matrix",
+        "score": "prism",
+        "compensate": "obs_one_shot",
+        "bits": 4,
+        "group_size": 64,
+        "scale": "prism",
+        "round": "rtn",
+    }
+
+
+PRESETS: dict[str, Callable[[], dict[str, Any]]] = {
+    "sinq": sinq,
+    "magnitude": magnitude,
+    "wanda": wanda,
+    "sparsegpt": sparsegpt,
+    "prism": prism,
+}

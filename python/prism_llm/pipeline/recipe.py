@@ -1,0 +1,198 @@
+"""A `Recipe` says what compression does to which modules; it is validated, frozen, and saved with every default."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from ..pruning.masks import Pattern
+from .presets import PRESETS
+
+BITS = (2, 3, 4, 5, 6, 8)
+CODEBOOK_BITS = {"nf4": 4, "nf3": 3}
+
+
+class Recipe(BaseModel):
+    """What happens to the linears of a model.
+
+    `method` names a preset (`prism_llm.pipeline.PRESETS`), which fills every field that is not given; "custom" fills
+    them with the plain defaults below. `Recipe.from_preset("prism", sparsity=0.6)` and YAML files with a method and a
+    few fields therefore mean the same.
+
+    Attributes:
+        format_version: of this schema.
+        method: a preset, or "custom".
+        sparsity: fraction of weights to prune, in [0, 1); 0 prunes nothing. An n:m pattern implies it.
+        pattern: "unstructured", or "n:m" with n KEPT of every m consecutive weights of a row.
+        scope: unstructured counts hold per output "row" or per "matrix"; the score "sparsegpt" has its own rule.
+        score: what ranks weights: "magnitude", "wanda", "prism" (its Sinkhorn factors with zeros inside, as the
+            original), "prism_masked" (its factors over survivors), or "sparsegpt" (adaptive, inside the sweep).
+        compensate: update of the kept weights: "none", "obs_one_shot" (PRISM) or "obs_sweep" (SparseGPT).
+        bits: 2, 3, 4, 5, 6 or 8 per code; None = no quantization.
+        group_size: columns per group scale; None = one group per row.
+        codebook: "uniform", "nf4" (4 bits) or "nf3" (3 bits).
+        scale: column scale: "none", "rms" (closed form), "sinq" or "prism"; over survivors where a mask is known.
+        round: "rtn" (after everything else) or "joint" (inside the sweep, which compensates rounding too).
+        percdamp: damping of the Hessian, relative to its mean diagonal.
+        block_size: columns that the sweep handles at a time.
+        max_tokens: statistics over the first so many tokens only; None = all.
+        targets, ignore: names, last name parts, class names or "re:<regex>"; a pattern that matches nothing is an
+            error. Only linears inside the decoder blocks are compressed.
+        dataset: calibration text: a source of `prism_llm.data.load_text` or a file.
+        num_calibration_samples: sequences.
+        max_seq_length: tokens per sequence; the model's context bounds it.
+        seed: of the choice of calibration sequences, the only random step.
+
+    Raises:
+        ValueError: (pydantic's ValidationError) naming field, rule and value.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format_version: Literal[1] = 1
+    method: str = "custom"
+    sparsity: float = 0.0
+    pattern: str = "unstructured"
+    scope: Literal["row", "matrix"] = "row"
+    score: Literal["magnitude", "wanda", "prism", "prism_masked", "sparsegpt"] = "wanda"
+    compensate: Literal["none", "obs_one_shot", "obs_sweep"] = "none"
+    bits: int | None = None
+    group_size: int | None = 64
+    codebook: Literal["uniform", "nf4", "nf3"] = "uniform"
+    scale: Literal["none", "rms", "sinq", "prism"] = "rms"
+    round: Literal["rtn", "joint"] = "rtn"
+    percdamp: float = 0.01
+    block_size: int = 128
+    max_tokens: int | None = None
+    targets: tuple[str, ...] = ("Linear",)
+    ignore: tuple[str, ...] = ("lm_head",)
+    dataset: str = "stdlib"
+    num_calibration_samples: int = 128
+    max_seq_length: int = 2048
+    seed: int = 0
+
+    @classmethod
+    def from_preset(cls, method: str, **changes: Any) -> Recipe:
+        """The preset `method` with some fields changed; raises ValueError."""
+        return cls(method=method, **changes)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Recipe:
+        """Reads a YAML file; fields that it lacks are those of its `method`."""
+        import yaml
+
+        try:
+            values = yaml.safe_load(Path(path).read_text("utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"Recipe: {path} must be a YAML file, got: {error}") from error
+        if not isinstance(values, dict):
+            raise ValueError(f"Recipe: {path} must hold a mapping of fields, got {type(values).__name__}")
+        return cls(**values)
+
+    def save(self, path: str | Path) -> None:
+        """Writes a YAML file with every field."""
+        import yaml
+
+        Path(path).write_text(yaml.safe_dump(self.to_dict(), sort_keys=False), "utf-8")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field, as JSON values."""
+        return self.model_dump(mode="json")
+
+    def replace(self, **changes: Any) -> Recipe:
+        """A validated copy with some fields changed; a new pattern brings its own sparsity."""
+        fields = self.to_dict()
+        if "pattern" in changes and "sparsity" not in changes:
+            del fields["sparsity"]
+        return type(self)(**(fields | changes))
+
+    @property
+    def prunes(self) -> bool:
+        return self.sparsity > 0
+
+    @property
+    def needs_gram(self) -> bool:
+        """Whether X^T X of the inputs is needed."""
+        return self.compensate != "none" and (self.prunes or self.round == "joint")
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether any statistics of the inputs are needed; otherwise the recipe is data-free."""
+        return self.needs_gram or (self.prunes and self.score != "magnitude")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        method = values.get("method", "custom")
+        if method == "custom":
+            preset: dict[str, Any] = {}
+        elif isinstance(method, str) and method in PRESETS:
+            preset = PRESETS[method]()
+        else:
+            raise ValueError(f"Recipe: method must be one of {', '.join([*PRESETS, 'custom'])}, got {method!r}")
+        filled = preset | dict(values)
+        if "sparsity" not in values and filled.get("pattern", "unstructured") != "unstructured":
+            filled["sparsity"] = Pattern.parse(filled["pattern"]).sparsity
+        return filled
+
+    @model_validator(mode="after")
+    def _check(self) -> Recipe:
+        self._check_numbers()
+        self._check_pruning()
+        self._check_quantization()
+        _require(self.prunes or self.bits is not None, "sparsity or bits", "ask for something", "sparsity=0, bits=None")
+        return self
+
+    def _check_numbers(self) -> None:
+        _require(0 <= self.sparsity < 1, "sparsity", "be in [0, 1)", self.sparsity)
+        _require(0 < self.percdamp < float("inf"), "percdamp", "be positive and finite", self.percdamp)
+        for name in ("block_size", "num_calibration_samples", "max_seq_length"):
+            _require(getattr(self, name) >= 1, name, "be at least 1", getattr(self, name))
+        _require(self.max_tokens is None or self.max_tokens >= 1, "max_tokens", "be at least 1", self.max_tokens)
+        _require(bool(self.targets), "targets", "name at least one pattern", self.targets)
+
+    def _check_pruning(self) -> None:
+        pattern = Pattern.parse(self.pattern)
+        if pattern.is_structured:
+            implied = pattern.sparsity
+            rule = f"be {implied:g}, which the pattern {self.pattern} implies"
+            _require(abs(self.sparsity - implied) < 1e-9, "sparsity", rule, self.sparsity)
+        if self.score == "sparsegpt" and self.prunes:
+            _require(self.compensate == "obs_sweep", "compensate", "be obs_sweep for score sparsegpt", self.compensate)
+            fits = not pattern.is_structured or self.block_size % pattern.m == 0
+            _require(fits, "block_size", f"be a multiple of m in the pattern {self.pattern}", self.block_size)
+
+    def _check_quantization(self) -> None:
+        if self.bits is not None:
+            _require(self.bits in BITS, "bits", f"be one of {', '.join(map(str, BITS))} or None", self.bits)
+            wanted = CODEBOOK_BITS.get(self.codebook, self.bits)
+            _require(self.bits == wanted, "bits", f"be {wanted} for codebook {self.codebook}", self.bits)
+        group_size = self.group_size
+        _require(group_size is None or group_size >= 1, "group_size", "be at least 1 or None", group_size)
+        if self.round == "joint" and self.bits is not None:
+            _require(self.compensate == "obs_sweep", "compensate", "be obs_sweep for joint rounding", self.compensate)
+            _require(self.codebook == "uniform", "codebook", "be uniform for joint rounding", self.codebook)
+            fits = group_size is None or self.block_size % group_size == 0
+            rule = f"be a multiple of group_size {group_size} for joint rounding"
+            _require(fits, "block_size", rule, self.block_size)
+
+
+def as_recipe(recipe: Recipe | str | Mapping[str, Any], **changes: Any) -> Recipe:
+    """A recipe from a recipe, the name of a preset, or a mapping of fields, with some fields changed."""
+    if isinstance(recipe, Recipe):
+        return recipe.replace(**changes) if changes else recipe
+    if isinstance(recipe, str):
+        return Recipe.from_preset(recipe, **changes)
+    if isinstance(recipe, Mapping):
+        return Recipe(**(dict(recipe) | changes))
+    raise TypeError(f"Recipe: recipe must be a Recipe, a preset's name or a mapping, got {type(recipe).__name__}")
+
+
+def _require(condition: bool, field: str, rule: str, got: object) -> None:
+    if not condition:
+        raise ValueError(f"Recipe: {field} must {rule}, got {got}")
