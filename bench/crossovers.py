@@ -41,7 +41,7 @@ def crossover(op: str, module: torch.nn.Module) -> int:
     for m in TOKENS:
         x = torch.randn(m, K).to(torch.bfloat16)
         contenders = [
-            Contender("dense", [lambda x=x: F.linear(x, module.to_dense(x.dtype), module.bias)], 0),
+            Contender("dense", [lambda x=x: F.linear(x, module.decode(x.dtype), module.bias)], 0),
             Contender("prism fused", [lambda x=x: module.fused(x)], 0),
         ]
         dense, fused = measure(Case(op, {"m": m}, contenders), repeats=9, budget_s=4.0)

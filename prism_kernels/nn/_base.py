@@ -1,21 +1,26 @@
 """The face that every drop-in linear shares."""
 
+from abc import abstractmethod
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
+from .. import dispatch
 from ..formats._base import PackedWeight
 
 
 class PackedLinear(nn.Module):
     """`nn.Linear` over a packed weight.
 
-    Buffers hold the canonical tensors under their format names; `forward` is one op call, changes no state and never
-    synchronizes. Weights are frozen; gradients flow to the input and the bias.
+    Buffers hold the canonical tensors under their format names. Few tokens run the fused op; from a measured number on,
+    `forward` decodes the weight and calls the dense GEMM. It changes no state and never synchronizes. Weights are
+    frozen; gradients flow to the input and the bias.
     """
 
     FORMAT: ClassVar[type[PackedWeight]]
+    bias: nn.Parameter | None
 
     def __init__(self, weight: PackedWeight, bias: torch.Tensor | None = None) -> None:
         super().__init__()
@@ -34,6 +39,24 @@ class PackedLinear(nn.Module):
     def _derived(self, weight: PackedWeight) -> dict[str, torch.Tensor]:
         """Tensors that kernels need beside the canonical ones, made once from them; never stored."""
         return {}
+
+    @abstractmethod
+    def fused(self, x: torch.Tensor) -> torch.Tensor:
+        """x [..., k] -> [..., n] in the dtype of x, straight from the packed weight."""
+
+    @abstractmethod
+    def decode(self, dtype: torch.dtype) -> torch.Tensor:
+        """The dense weight [n, k] from this module's buffers, without validating them again."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x [..., k] -> [..., n] in the dtype of x, by whichever path is faster for this many tokens."""
+        if dispatch.prefers_dense(self._op(), x):
+            return F.linear(x, self.decode(x.dtype), self.bias)
+        return self.fused(x)
+
+    @classmethod
+    def _op(cls) -> str:
+        return f"{cls.FORMAT.NAME}_linear"
 
     @classmethod
     def from_linear(cls, linear: nn.Linear, mask: torch.Tensor | None = None, **options: Any) -> "PackedLinear":
@@ -85,10 +108,7 @@ class PackedLinear(nn.Module):
         )
 
     def served_by(self) -> str:
-        from .. import dispatch
-
-        op = f"{self.FORMAT.NAME}_linear"
-        row = next(r for r in dispatch.explain(op) if r.device == self._device().type or r.device == "cpu")
+        row = next(r for r in dispatch.explain(self._op()) if r.device == self._device().type or r.device == "cpu")
         return f"{row.backend} ({row.reason})"
 
     def _device(self) -> torch.device:

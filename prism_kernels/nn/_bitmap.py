@@ -14,8 +14,6 @@ class BitmapLinearBase(PackedLinear):
     #: The tensor whose length depends on the mask.
     _STREAM: str
 
-    bias: torch.Tensor | None
-
     def _derived(self, weight: PackedWeight) -> dict[str, torch.Tensor]:
         return {"row_offsets": weight.row_offsets()}  # type: ignore[attr-defined]
 

@@ -1,19 +1,16 @@
 """`nn.Linear` over a bitmap weight with dual-shift codes."""
 
 import torch
-import torch.nn.functional as F
+from torch import Tensor
 
-from .. import dispatch, ops
+from .. import ops
 from ..formats._base import PackedWeight
 from ..formats.bitmap_dual_shift import BitmapDualShiftWeight
 from ._bitmap import BitmapLinearBase
 
 
 class BitmapDualShiftLinear(BitmapLinearBase):
-    """A linear whose kept weights are codes behind a bitmap: pruned and quantized at once.
-
-    Few tokens run the fused kernel; from a measured number on, the weight is decoded and the dense GEMM called.
-    """
+    """A linear whose kept weights are codes behind a bitmap: pruned and quantized at once."""
 
     FORMAT = BitmapDualShiftWeight
     _STREAM = "codes"
@@ -29,10 +26,11 @@ class BitmapDualShiftLinear(BitmapLinearBase):
         super().__init__(weight, bias)
         self._grid = {key: self.config[key] for key in ("bits", "group_size", "codebook")}
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x [..., k] -> [..., n] in the dtype of x."""
-        weight = (self.bitmap, self.codes, self.row_offsets, self.scale, self.zero, self.column_scale)
-        if dispatch.prefers_dense("bitmap_dual_shift_linear", x):
-            dense = ops.bitmap_dual_shift_dequantize(*weight, **self._grid, dtype=x.dtype)
-            return F.linear(x, dense, self.bias)
-        return ops.bitmap_dual_shift_linear(x, *weight, self.bias, **self._grid)
+    def fused(self, x: torch.Tensor) -> torch.Tensor:
+        return ops.bitmap_dual_shift_linear(x, *self._packed(), self.bias, **self._grid)
+
+    def decode(self, dtype: torch.dtype) -> torch.Tensor:
+        return ops.bitmap_dual_shift_dequantize(*self._packed(), **self._grid, dtype=dtype)
+
+    def _packed(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        return self.bitmap, self.codes, self.row_offsets, self.scale, self.zero, self.column_scale

@@ -3,18 +3,14 @@
 from typing import Any, ClassVar
 
 import torch
-from torch.nn import functional as F
 
-from .. import dispatch, ops
+from .. import ops
 from ..formats.dual_shift import DualShiftWeight
 from ._base import PackedLinear
 
 
 class DualShiftLinear(PackedLinear):
     """Drop-in linear over a `DualShiftWeight`: y = x @ weight^T + bias.
-
-    Few tokens run the fused op; from the measured crossover on, each call decodes the weight to x.dtype and runs the
-    dense product.
 
     Shapes: x [..., in_features], float32, float16 or bfloat16, to [..., out_features] in x.dtype; bias in x.dtype.
 
@@ -35,8 +31,11 @@ class DualShiftLinear(PackedLinear):
         super().__init__(weight, bias)
         self._grid: dict[str, Any] = {k: self.config[k] for k in ("bits", "group_size", "codebook")}
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        packed = (self.codes, self.scale, self.zero, self.column_scale)
-        if dispatch.prefers_dense("dual_shift_linear", x):
-            return F.linear(x, ops.dual_shift_dequantize(*packed, **self._grid, dtype=x.dtype), self.bias)
-        return ops.dual_shift_linear(x, *packed, self.bias, **self._grid)
+    def fused(self, x: torch.Tensor) -> torch.Tensor:
+        return ops.dual_shift_linear(x, *self._packed(), self.bias, **self._grid)
+
+    def decode(self, dtype: torch.dtype) -> torch.Tensor:
+        return ops.dual_shift_dequantize(*self._packed(), **self._grid, dtype=dtype)
+
+    def _packed(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        return self.codes, self.scale, self.zero, self.column_scale
