@@ -1,7 +1,6 @@
 #include "dual_shift_linear.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "isa.h"
 
@@ -74,26 +73,29 @@ DualShiftLayout LayoutFor(const DualShiftLinearKernel& kernel, int bits) {
 }
 
 int64_t ScratchFloats(const DualShiftLinearKernel& kernel, const DualShiftLinearArgs& args) {
-  // Generic: one decoded row. SIMD: scales and zero points of four rows, readable one vector beyond the last group.
-  return kernel.lanes == 1 ? args.k : 4 * 2 * (args.groups + kernel.lanes);
+  // Generic: one decoded row. SIMD: scales and zero points of a panel, readable one vector beyond the last group.
+  return kernel.lanes == 1 ? args.k : kPanelRows * 2 * (args.groups + kernel.lanes);
 }
 
-void ArrangeActivations(const float* x, int64_t k, const DualShiftLayout& layout, void* out) {
-  if (layout.lanes == 1) {
-    std::memcpy(out, x, static_cast<size_t>(k) * sizeof(float));
-    return;
+void ArrangeActivations(float* x, int64_t k, int64_t group_size, const DualShiftLayout& layout, void* out, float* sums) {
+  if (layout.bfloat16) {
+    for (int64_t j = 0; j < k; ++j) x[j] = BFloat16ToFloat(FloatToBFloat16(x[j]));
   }
-  const int64_t block = layout.BlockColumns();
+  for (int64_t begin = 0; begin < k; begin += std::min(group_size, k - begin)) {
+    double sum = 0.0;
+    for (int64_t j = begin; j < begin + std::min(group_size, k - begin); ++j) sum += static_cast<double>(x[j]);
+    *sums++ = static_cast<float>(sum);
+  }
   const int per_lane = layout.columns_per_lane, words = layout.bfloat16 ? 2 : 1, steps = per_lane / words;
   int64_t position = 0;
-  for (int64_t begin = 0; begin < k; begin += block) {
+  for (int64_t begin = 0; begin < k; begin += layout.BlockColumns()) {
     for (int step = 0; step < steps; ++step) {
       for (int lane = 0; lane < layout.lanes; ++lane) {
         for (int word = 0; word < words; ++word, ++position) {
           const int64_t column = begin + int64_t{lane} * per_lane + step + word * steps;
           const float value = column < k ? x[column] : 0.0f;
           if (layout.bfloat16) {
-            static_cast<uint16_t*>(out)[position] = FloatToBFloat16(value);
+            static_cast<uint16_t*>(out)[position] = static_cast<uint16_t>(FloatBits(value) >> 16);
           } else {
             static_cast<float*>(out)[position] = value;
           }

@@ -19,6 +19,7 @@ Floats Zero() { return _mm256_setzero_ps(); }
 Floats MultiplyAdd(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
 Ints LoadInts(const int32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
 Ints AsInts(Floats v) { return _mm256_castps_si256(v); }
+Floats LoadFloats(const float* p) { return _mm256_loadu_ps(p); }
 Floats LookUp(const float* table, Ints lanes) { return _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), lanes); }
 float ReduceAdd(Floats v) {
   __m128 sum = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
@@ -58,18 +59,19 @@ struct Levels16 {  // two tables, chosen by bit 3
 template <class Codes, int kCodeBits>  // bits from one code of a lane to the next
 struct Decoder {
   using X = float;
-  static constexpr bool kHasZero = Codes::kHasZero;
+  using Weights = __m256;
+  static constexpr ZeroPoint kZero = Codes::kHasZero ? ZeroPoint::kMoved : ZeroPoint::kNone;
   static constexpr int kSteps = 32 / kCodeBits, kXVectors = kSteps, kXWidth = kLanes;
   static constexpr int XIndex(int step) { return step; }
   struct Block { __m256i lanes, zero; };
   explicit Decoder(int bits) : unpacker(bits), codes(bits), block_bytes(kCodeBits == 4 ? 32 : unpacker.BlockBytes()) {}
 
-  void PrepareRow(const DualShiftLinearArgs& a, int64_t row, float* scales, int32_t* zeros) const {
+  void PrepareRow(const DualShiftLinearArgs& a, int64_t row, float* scales, float* zeros) const {
     const uint16_t* packed_scales = a.scale + row * a.groups;
     for (int64_t g = 0; g < a.groups; g += kLanes) {
       _mm256_storeu_ps(scales + g, LoadBFloat16(packed_scales + g, a.groups - g));
     }
-    if constexpr (kHasZero) {
+    if constexpr (kZero == ZeroPoint::kMoved) {
       const uint8_t* packed_zeros = a.zero + row * a.zero_bytes;
       int64_t available = a.zero_bytes;
       for (int64_t g = 0; g < a.groups; g += 32) {
@@ -79,7 +81,7 @@ struct Decoder {
         available -= unpacker.BlockBytes();
         for (int64_t i = 0; i < 32 && g + i < a.groups; i += kLanes) {
           const __m256i zero = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(bytes + i)));
-          _mm256_storeu_si256(reinterpret_cast<__m256i*>(zeros + g + i), zero);
+          _mm256_storeu_ps(zeros + g + i, _mm256_castsi256_ps(zero));
         }
       }
     }
@@ -99,7 +101,8 @@ struct Decoder {
   __m256 Decode(const Block& block) const {
     return codes.Weights(_mm256_srli_epi32(block.lanes, kCodeBits * kStep), block.zero);
   }
-  static Floats Dot(Floats sum, __m256 weights, const float* x) { return _mm256_fmadd_ps(weights, _mm256_loadu_ps(x), sum); }
+  static __m256 LoadX(const float* x) { return _mm256_loadu_ps(x); }
+  static Floats Dot(Floats sum, __m256 weights, __m256 x) { return _mm256_fmadd_ps(weights, x, sum); }
 
   Unpacker unpacker;
   Codes codes;

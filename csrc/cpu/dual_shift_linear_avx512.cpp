@@ -20,15 +20,18 @@ Floats Zero() { return _mm512_setzero_ps(); }
 Floats MultiplyAdd(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
 Ints LoadInts(const int32_t* p) { return _mm512_loadu_si512(p); }
 Ints AsInts(Floats v) { return _mm512_castps_si512(v); }
+Floats LoadFloats(const float* p) { return _mm512_loadu_ps(p); }
 Floats LookUp(const float* table, Ints lanes) { return _mm512_permutexvar_ps(lanes, _mm512_loadu_ps(table)); }
 
 #include "dual_shift_linear_tile.inc"
 
 struct FloatDecoder {
   using X = float;
+  using Weights = __m512;
   static constexpr int kXWidth = kLanes;
   explicit FloatDecoder(int bits) : unpacker(bits), block_bytes(unpacker.BlockBytes()) {}
-  static Floats Dot(Floats sum, __m512 weights, const float* x) { return _mm512_fmadd_ps(weights, _mm512_loadu_ps(x), sum); }
+  static __m512 LoadX(const float* x) { return _mm512_loadu_ps(x); }
+  static Floats Dot(Floats sum, __m512 weights, __m512 x) { return _mm512_fmadd_ps(weights, x, sum); }
   Unpacker unpacker;
   int64_t block_bytes;
 };
@@ -42,17 +45,17 @@ struct TableDecoder : FloatDecoder {
     low = _mm512_loadu_ps(table);
     high = _mm512_loadu_ps(table + 16);
   }
-  void PrepareRow(const DualShiftLinearArgs& a, int64_t row, float* scales, int32_t* zeros) const {
-    DecodeGrid(a, row, unpacker, {maxq, 0x01010101}, scales, zeros);
+  void PrepareRow(const DualShiftLinearArgs& a, int64_t row, float* scales, float* zeros) const {
+    DecodeGrid(a, row, unpacker, MovedZero{maxq, 0x01010101}, scales, zeros);
   }
-  __m512 Weights(__m512i lanes) const { return _mm512_permutex2var_ps(low, lanes, high); }
+  __m512 LookUpWeights(__m512i lanes) const { return _mm512_permutex2var_ps(low, lanes, high); }
   int maxq;
   __m512 low, high;
 };
 
 template <bool kZeroPoint>
 struct Bits4 : TableDecoder {
-  static constexpr bool kHasZero = kZeroPoint;
+  static constexpr ZeroPoint kZero = kZeroPoint ? ZeroPoint::kMoved : ZeroPoint::kNone;
   static constexpr int kSteps = 8, kXVectors = 8;
   static constexpr int XIndex(int step) { return step < 4 ? 2 * step : 2 * step - 7; }
   struct Block { __m512i even, odd; };  // codes 0, 2, 4, 6 of each lane and codes 1, 3, 5, 7, one per byte
@@ -66,13 +69,13 @@ struct Bits4 : TableDecoder {
   }
   template <int kStep>
   __m512 Decode(const Block& block) const {
-    return Weights(_mm512_srli_epi32(kStep < 4 ? block.even : block.odd, 8 * (kStep % 4)));
+    return LookUpWeights(_mm512_srli_epi32(kStep < 4 ? block.even : block.odd, 8 * (kStep % 4)));
   }
 };
 
 template <bool kZeroPoint>
 struct NarrowBytes : TableDecoder {
-  static constexpr bool kHasZero = kZeroPoint;
+  static constexpr ZeroPoint kZero = kZeroPoint ? ZeroPoint::kMoved : ZeroPoint::kNone;
   static constexpr int kSteps = 4, kXVectors = 4;
   static constexpr int XIndex(int step) { return step; }
   using Block = __m512i;
@@ -82,17 +85,17 @@ struct NarrowBytes : TableDecoder {
     return kZeroPoint ? _mm512_add_epi8(bytes, zero) : bytes;
   }
   template <int kStep>
-  __m512 Decode(const Block& block) const { return Weights(_mm512_srli_epi32(block, 8 * kStep)); }
+  __m512 Decode(const Block& block) const { return LookUpWeights(_mm512_srli_epi32(block, 8 * kStep)); }
 };
 
 struct WideBytes : FloatDecoder {
-  static constexpr bool kHasZero = true;
+  static constexpr ZeroPoint kZero = ZeroPoint::kMoved;
   static constexpr int kSteps = 4, kXVectors = 4;
   static constexpr int XIndex(int step) { return step; }
   struct Block { __m512i bytes, zero; };
   using FloatDecoder::FloatDecoder;
-  void PrepareRow(const DualShiftLinearArgs& a, int64_t row, float* scales, int32_t* zeros) const {
-    DecodeGrid(a, row, unpacker, {0, 1}, scales, zeros);
+  void PrepareRow(const DualShiftLinearArgs& a, int64_t row, float* scales, float* zeros) const {
+    DecodeGrid(a, row, unpacker, MovedZero{0, 1}, scales, zeros);
   }
   Block Load(const uint8_t* codes, int64_t available, Ints zero) const { return {unpacker.Load(codes, available), zero}; }
   template <int kStep>

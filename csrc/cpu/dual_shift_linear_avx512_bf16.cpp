@@ -1,6 +1,7 @@
 // 16 lanes of two bfloat16 products each. A lane is 32 bits of codes, as in the float32 kernel; weights come from tables of
 // 32 bfloat16 values, looked up by the low 5 bits of each 16-bit word, which needs no masking. q - z of the wide codes is
-// split in two: q - z + 256 has 9 bits, of which the upper 5 give a multiple of 16 and the lower 4 the rest.
+// split in two: q - z + 256 has 9 bits, of which the upper 5 give a multiple of 16 and the lower 4 the rest. Narrow ones
+// are multiplied as they are, and z times the sum of x is subtracted: in float32 that costs nothing that shows in bfloat16.
 #include "dual_shift_linear.h"
 #include "isa.h"
 
@@ -16,7 +17,9 @@ namespace {
 
 using avx512::DecodeGrid;
 using avx512::LowMask64;
+using avx512::MovedZero;
 using avx512::ReduceAdd;
+using avx512::SummedZero;
 using avx512::Unpacker;
 
 constexpr int kLanes = 16;
@@ -26,17 +29,18 @@ Floats Zero() { return _mm512_setzero_ps(); }
 Floats MultiplyAdd(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
 Ints LoadInts(const int32_t* p) { return _mm512_loadu_si512(p); }
 Ints AsInts(Floats v) { return _mm512_castps_si512(v); }
+Floats LoadFloats(const float* p) { return _mm512_loadu_ps(p); }
 Floats LookUp(const float* table, Ints lanes) { return _mm512_permutexvar_ps(lanes, _mm512_loadu_ps(table)); }
 
 #include "dual_shift_linear_tile.inc"
 
 struct PairDecoder {
   using X = uint16_t;
+  using Weights = __m512i;
   static constexpr int kXWidth = 2 * kLanes;
   explicit PairDecoder(int bits) : unpacker(bits), block_bytes(unpacker.BlockBytes()) {}
-  static Floats Dot(Floats sum, __m512i weights, const uint16_t* x) {
-    return _mm512_dpbf16_ps(sum, (__m512bh)weights, (__m512bh)_mm512_loadu_si512(x));
-  }
+  static __m512i LoadX(const uint16_t* x) { return _mm512_loadu_si512(x); }
+  static Floats Dot(Floats sum, __m512i weights, __m512i x) { return _mm512_dpbf16_ps(sum, (__m512bh)weights, (__m512bh)x); }
   Unpacker unpacker;
   int64_t block_bytes;
 };
@@ -48,56 +52,49 @@ __m512i Table(Value value) {
   return _mm512_loadu_si512(table);
 }
 
+// The table repeats after 2^bits levels, so that bits above a code's own do not matter. Zero points are left to the sums
+// of x: uniform codes are looked up as they are.
 struct TableDecoder : PairDecoder {
-  TableDecoder(int bits, Codebook codebook) : PairDecoder(bits), maxq((1 << bits) - 1) {
+  TableDecoder(int bits, Codebook codebook) : PairDecoder(bits) {
     const float* levels = CodebookLevels(codebook);
-    table = Table([&](int i) { return levels != nullptr ? levels[i % CodebookSize(codebook)] : static_cast<float>(i - maxq); });
+    const int count = 1 << bits;
+    table = Table([&](int i) { return levels != nullptr ? levels[i % count] : static_cast<float>(i % count); });
   }
-  void PrepareRow(const DualShiftLinearArgs& a, int64_t row, float* scales, int32_t* zeros) const {
-    DecodeGrid(a, row, unpacker, {maxq, 0x01010101}, scales, zeros);
+  void PrepareRow(const DualShiftLinearArgs& a, int64_t row, float* scales, float* zeros) const {
+    DecodeGrid(a, row, unpacker, SummedZero{}, scales, zeros);
   }
-  __m512i Weights(__m512i words) const { return _mm512_permutexvar_epi16(words, table); }
-  int maxq;
+  __m512i LookUpWeights(__m512i words) const { return _mm512_permutexvar_epi16(words, table); }
   __m512i table;
 };
 
 template <bool kZeroPoint>
 struct Bits4 : TableDecoder {
-  static constexpr bool kHasZero = kZeroPoint;
+  static constexpr ZeroPoint kZero = kZeroPoint ? ZeroPoint::kSums : ZeroPoint::kNone;
   static constexpr int kSteps = 4, kXVectors = 4;
-  static constexpr int XIndex(int step) { return step < 2 ? 2 * step : 2 * step - 3; }
-  struct Block { __m512i even, odd; };  // codes 0, 2, 4, 6 of each lane and codes 1, 3, 5, 7, one per byte
+  static constexpr int XIndex(int step) { return step; }
+  using Block = __m512i;
   explicit Bits4(Codebook codebook) : TableDecoder(4, codebook) { block_bytes = 64; }
-  Block Load(const uint8_t* codes, int64_t available, Ints zero) const {
-    const __m512i raw = _mm512_maskz_loadu_epi8(LowMask64(available), codes);
-    if constexpr (!kZeroPoint) return {raw, _mm512_srli_epi16(raw, 4)};  // the table repeats after 16 levels
-    const __m512i nibble = _mm512_set1_epi8(0x0f);
-    return {_mm512_add_epi8(_mm512_and_si512(raw, nibble), zero),
-            _mm512_add_epi8(_mm512_and_si512(_mm512_srli_epi16(raw, 4), nibble), zero)};
+  Block Load(const uint8_t* codes, int64_t available, Ints) const {
+    return _mm512_maskz_loadu_epi8(LowMask64(available), codes);
   }
   template <int kStep>
-  __m512i Decode(const Block& block) const {
-    return Weights(_mm512_srli_epi16(kStep < 2 ? block.even : block.odd, 8 * (kStep % 2)));
-  }
+  __m512i Decode(const Block& block) const { return LookUpWeights(kStep == 0 ? block : _mm512_srli_epi16(block, 4 * kStep)); }
 };
 
 template <bool kZeroPoint>
 struct NarrowBytes : TableDecoder {
-  static constexpr bool kHasZero = kZeroPoint;
+  static constexpr ZeroPoint kZero = kZeroPoint ? ZeroPoint::kSums : ZeroPoint::kNone;
   static constexpr int kSteps = 2, kXVectors = 2;
   static constexpr int XIndex(int step) { return step; }
   using Block = __m512i;
   using TableDecoder::TableDecoder;
-  Block Load(const uint8_t* codes, int64_t available, Ints zero) const {
-    const __m512i bytes = unpacker.Load(codes, available);
-    return kZeroPoint ? _mm512_add_epi8(bytes, zero) : bytes;
-  }
+  Block Load(const uint8_t* codes, int64_t available, Ints) const { return unpacker.Load(codes, available); }
   template <int kStep>
-  __m512i Decode(const Block& block) const { return Weights(_mm512_srli_epi16(block, 8 * kStep)); }
+  __m512i Decode(const Block& block) const { return LookUpWeights(_mm512_srli_epi16(block, 8 * kStep)); }
 };
 
 struct WideBytes : PairDecoder {
-  static constexpr bool kHasZero = true;
+  static constexpr ZeroPoint kZero = ZeroPoint::kMoved;
   static constexpr int kSteps = 4, kXVectors = 2;
   static constexpr int XIndex(int step) { return step / 2; }
   struct Block { __m512i even, odd; };  // q - z + 256 in 16 bits
@@ -105,8 +102,8 @@ struct WideBytes : PairDecoder {
     sixteens = Table([](int i) { return 16.0f * static_cast<float>(i - 16); });
     ones = Table([](int i) { return static_cast<float>(i % 16); });
   }
-  void PrepareRow(const DualShiftLinearArgs& a, int64_t row, float* scales, int32_t* zeros) const {
-    DecodeGrid(a, row, unpacker, {256, 0x00010001}, scales, zeros);
+  void PrepareRow(const DualShiftLinearArgs& a, int64_t row, float* scales, float* zeros) const {
+    DecodeGrid(a, row, unpacker, MovedZero{256, 0x00010001}, scales, zeros);
   }
   Block Load(const uint8_t* codes, int64_t available, Ints zero) const {
     const __m512i bytes = unpacker.Load(codes, available);

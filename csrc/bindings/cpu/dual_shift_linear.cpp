@@ -65,15 +65,19 @@ void RunKernel(cpu::DualShiftLinearArgs args, const void* x, DType dtype, const 
   const auto arranged = AllocateAligned(args.m * token_bytes);
   std::vector<int32_t> first_group(static_cast<size_t>(args.blocks)), lane_group(static_cast<size_t>(args.blocks * layout.lanes));
   cpu::ArrangeGroups(args.k, args.group_size, layout, first_group.data(), lane_group.data());
+  args.padded_groups = CeilDiv(args.groups, layout.lanes) * layout.lanes;
+  std::vector<float> x_sums(static_cast<size_t>(args.m * args.padded_groups));
   torch::stable::parallel_for(0, args.m, Grain(args.k), [&](int64_t begin, int64_t end) {
     std::vector<float> token(static_cast<size_t>(args.k));
     for (int64_t i = begin; i < end; ++i) {
       const char* row = static_cast<const char*>(x) + i * args.k * DTypeBytes(dtype);
       cpu::ScaleRowsToFloat(row, dtype, 1, args.k, column_scale.data(), token.data());
-      cpu::ArrangeActivations(token.data(), args.k, layout, static_cast<char*>(arranged.get()) + i * token_bytes);
+      cpu::ArrangeActivations(token.data(), args.k, args.group_size, layout,
+                              static_cast<char*>(arranged.get()) + i * token_bytes, x_sums.data() + i * args.padded_groups);
     }
   });
   args.x = arranged.get();
+  args.x_sums = x_sums.data();
   args.first_group = first_group.data();
   args.lane_group = lane_group.data();
   args.y = sums;

@@ -1,0 +1,82 @@
+// A bitmap weight with dual-shift codes, as raw pointers, and its scalar decoder.
+// Per row and 64-column block the survivors' codes are a little-endian bit stream padded to a whole byte; blocks and rows
+// follow one another. A decoded weight is (q - z) * scale, or level[q] * scale, times the scale of its column.
+#pragma once
+#include <algorithm>
+#include <bit>
+#include <cstdint>
+#include <vector>
+
+#include "../common/codebooks.h"
+#include "bitmap.h"
+
+namespace prism::cpu {
+
+struct BitmapDualShift {
+  const uint8_t* bitmap;       // [n, 8 * NumBlocks(k)]
+  const uint8_t* codes;        // [num_code_bytes]
+  const int32_t* row_offsets;  // [n + 1], rising, within [0, num_code_bytes]
+  const uint16_t* scale;       // bf16 [n, num_groups]
+  const uint8_t* zero;         // [n, PackedBytes(num_groups, bits)], packed; unused with levels
+  const float* levels;         // [2^bits] of nf4 and nf3, null for uniform codes
+  int64_t num_code_bytes, k, group_size, num_groups;
+  int bits, zero_level;  // zero_level: the code whose level is 0
+
+  int64_t RowBytes() const { return NumBlocks(k) * 8 * bits; }  // of codes at most
+  bool GroupsAreBlocks() const { return group_size % kBlock == 0 || num_groups <= 1; }  // no block holds two groups
+  const uint8_t* RowBitmap(int64_t row) const { return bitmap + row * 8 * NumBlocks(k); }
+  const uint16_t* RowScale(int64_t row) const { return scale + row * num_groups; }
+  const uint8_t* RowZero(int64_t row) const { return zero + row * PackedBytes(num_groups, bits); }
+};
+
+// The codes of one row as a stream that ends where its buffer ends: a bitmap that promises more codes than there are reads
+// zeros, never memory behind the buffer.
+class RowCodes {
+ public:
+  RowCodes(const BitmapDualShift& w, int64_t row)
+      : at_(w.codes + w.row_offsets[row]), end_(w.codes + w.num_code_bytes), bits_(w.bits) {}
+
+  // The `count` <= 64 codes of the next block.
+  void NextBlock(int count, uint8_t* codes) {
+    const int64_t bytes = PackedBytes(count, bits_);
+    uint8_t copy[kBlock + 1] = {};
+    std::memcpy(copy, at_, static_cast<size_t>(std::min<int64_t>(bytes, end_ - at_)));
+    for (int i = 0; i < count; ++i) codes[i] = static_cast<uint8_t>(CodeAt(copy, i, bits_));
+    at_ += std::min<int64_t>(bytes, end_ - at_);
+  }
+
+ private:
+  const uint8_t* at_;
+  const uint8_t* end_;
+  int bits_;
+};
+
+// Rows as streams that SIMD code may read past their end: in place, or near the end of the buffer a copy, padded with 0.
+class RowStreams {
+ public:
+  static constexpr int64_t kSlack = 64;  // readable bytes behind the longest possible row
+
+  RowStreams(const BitmapDualShift& w, int num_slots)
+      : w_(w), stream_bytes_(w.RowBytes() + kSlack), copies_(static_cast<size_t>(num_slots * stream_bytes_)) {}
+
+  // The codes of `row`; valid until the next call for the same slot.
+  const uint8_t* Get(int slot, int64_t row) {
+    const int64_t begin = w_.row_offsets[row], left = w_.num_code_bytes - begin;
+    if (left >= stream_bytes_) return w_.codes + begin;
+    uint8_t* copy = copies_.data() + slot * stream_bytes_;
+    if (left > 0) std::memcpy(copy, w_.codes + begin, static_cast<size_t>(left));
+    std::memset(copy + left, 0, static_cast<size_t>(stream_bytes_ - left));
+    return copy;
+  }
+
+ private:
+  const BitmapDualShift& w_;
+  int64_t stream_bytes_;
+  std::vector<uint8_t> copies_;
+};
+
+// Decodes one row without the column scale: out [NumBlocks(k) * 64], pruned and padding 0. Products are exact for uniform
+// codes.
+namespace generic { void DecodeBitmapDualShiftRow(const BitmapDualShift& w, int64_t row, float* out); }
+
+}  // namespace prism::cpu
