@@ -36,6 +36,16 @@ inline std::vector<float> FloatActivations(const void* x, DType dtype, int64_t r
   return out;
 }
 
+// x bf16 [rows, k] -> [rows, PaddedColumns(k)].
+inline std::vector<uint16_t> BFloat16Activations(const void* x, int64_t rows, int64_t k) {
+  const int64_t columns = PaddedColumns(k);
+  std::vector<uint16_t> out(static_cast<size_t>(rows * columns));
+  for (int64_t row = 0; row < rows; ++row) {
+    std::copy_n(static_cast<const uint16_t*>(x) + row * k, k, out.data() + row * columns);
+  }
+  return out;
+}
+
 // x [rows, k] times column_scale as two bf16 parts, high and low, whose sum has 16 significant bits: exact for bf16 x.
 // [rows, NumBlocks(k), 4, 32]: high parts of the block's even columns, of its odd columns, low parts of both.
 inline std::vector<uint16_t> SplitActivations(const void* x, DType dtype, int64_t rows, int64_t k,

@@ -28,7 +28,7 @@ constexpr int64_t kPrefetchBytes = 8192;  // at least; always past the rows in f
 template <int kRows>
 class Grid {
  public:
-  explicit Grid(const BitmapDualShift& w) : w_(w), unpacker_(w.bits), streams_(w, kRows) {
+  explicit Grid(const BitmapDualShift& w) : w_(w), unpacker_(w.bits), streams_(w.Streams(kRows)) {
     std::memset(zero, w.zero_level, sizeof zero);
   }
 
@@ -48,7 +48,7 @@ class Grid {
     }
   }
 
-  const uint8_t* Stream(int slot, int64_t row) { return streams_.Get(slot, row); }
+  const uint8_t* Stream(int slot, int64_t row) { return streams_.Get(slot, w_.row_offsets[row]); }
 
   alignas(64) float scale[kRows][kGridGroups];
   alignas(64) uint8_t zero[kRows][kGridGroups];
