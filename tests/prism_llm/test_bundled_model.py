@@ -163,3 +163,18 @@ def test_training_state_survives_a_kill(tmp_path):
     step(resumed, resumed_optimizer)
     for expected, actual in zip(model.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(expected, actual)
+
+
+def test_slow_start_does_not_bring_the_decay_forward(monkeypatch):
+    options = train.TrainingOptions(warmup=100, decay=900, max_minutes=30.0)
+    now = [0.0]
+    monkeypatch.setattr(train.time, "monotonic", lambda: now[0])
+    progress = train.Progress(step=1000)
+    clock = train._Clock(progress)
+    for seconds in (100.0, *[10.0] * 8):  # compilation, then half a second per step
+        now[0] += seconds
+        progress.step += 20
+        clock.update(progress)
+        assert not train._must_decay(progress, clock, options)
+    progress.seconds = 60 * 30.0 - 400.0
+    assert train._must_decay(progress, clock, options)

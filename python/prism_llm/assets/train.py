@@ -246,22 +246,29 @@ class _Clock:
     """Wall seconds of a run, and a smoothed number of seconds per step."""
 
     def __init__(self, progress: Progress) -> None:
-        self._mark, self._step, self.seconds_per_step = time.monotonic(), progress.step, 0.0
+        self._mark, self._step, self._intervals = time.monotonic(), progress.step, 0
+        self.seconds_per_step = 0.0
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the speed is known well enough to decide by it."""
+        return self._intervals >= 5
 
     def update(self, progress: Progress) -> None:
         now = time.monotonic()
         latest = (now - self._mark) / (progress.step - self._step)
         progress.seconds += now - self._mark
         self._mark, self._step = now, progress.step
-        # The first interval holds the compilation; averaged in, it would start the decay early.
+        self._intervals += 1
+        # The first interval holds the compilation, so the second one starts the average anew.
         known = self.seconds_per_step
-        self.seconds_per_step = 0.8 * known + 0.2 * min(latest, 3 * known) if known else latest
+        self.seconds_per_step = latest if self._intervals <= 2 else 0.8 * known + 0.2 * latest
 
 
-def _must_decay(progress: Progress, seconds_per_step: float, options: TrainingOptions) -> bool:
+def _must_decay(progress: Progress, clock: _Clock, options: TrainingOptions) -> bool:
     # The margin of 2 % pays for a machine that slows down late.
-    needed = progress.seconds + 1.02 * options.decay * seconds_per_step
-    return progress.step > options.warmup and needed >= 60.0 * options.max_minutes
+    needed = progress.seconds + 1.02 * options.decay * clock.seconds_per_step
+    return clock.is_settled and progress.step > options.warmup and needed >= 60.0 * options.max_minutes
 
 
 def train(
@@ -301,7 +308,7 @@ def train(
             continue
         clock.update(progress)
         rate = clock.seconds_per_step
-        early = request.wanted or _must_decay(progress, rate, options)
+        early = request.wanted or _must_decay(progress, clock, options)
         if early and progress.step < progress.decay_start:
             progress.decay_start = progress.step
             end = progress.step + options.decay
