@@ -42,6 +42,23 @@ class Unpacker {
   uint64_t mask_;
 };
 
+// `count` codes from the stream at `packed` to bytes.
+static inline void UnpackStream(const Unpacker& unpacker, const uint8_t* packed, int64_t packed_bytes, int64_t count,
+                                uint8_t* codes) {
+  for (int64_t i = 0; i < count; i += 32) {
+    const __m256i block = unpacker.Load(packed, packed_bytes);
+    if (count - i >= 32) {
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(codes + i), block);
+    } else {
+      alignas(32) uint8_t copy[32];
+      _mm256_store_si256(reinterpret_cast<__m256i*>(copy), block);
+      std::memcpy(codes + i, copy, static_cast<size_t>(count - i));
+    }
+    packed += unpacker.BlockBytes();
+    packed_bytes -= unpacker.BlockBytes();
+  }
+}
+
 // 8 bfloat16 values as float32; reads `count` of them if fewer than 8, the others are 0.
 static inline __m256 LoadBFloat16(const uint16_t* values, int64_t count) {
   uint16_t copy[8] = {};

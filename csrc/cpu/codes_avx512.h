@@ -49,6 +49,16 @@ class Unpacker {
   __m512i mask_, spread_, shifts_;
 };
 
+// `count` codes from the stream at `packed` to bytes.
+static inline void UnpackStream(const Unpacker& unpacker, const uint8_t* packed, int64_t packed_bytes, int64_t count,
+                                uint8_t* codes) {
+  for (int64_t i = 0; i < count; i += 64) {
+    _mm512_mask_storeu_epi8(codes + i, LowMask64(count - i), unpacker.Load(packed, packed_bytes));
+    packed += unpacker.BlockBytes();
+    packed_bytes -= unpacker.BlockBytes();
+  }
+}
+
 // 16 bfloat16 values as float32; reads `count` of them, the others are 0.
 static inline __m512 LoadBFloat16(const uint16_t* values, int64_t count) {
   const __m256i words = _mm256_maskz_loadu_epi16(LowMask16(count), values);

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from bitmap_problems import FLOATS, masks, mixed_mask
 
+from bitmap_problems import FLOATS, masks, mixed_mask
 from prism_kernels import ops
 from prism_kernels.testing import LINEAR_PROBLEMS, assert_matches
 

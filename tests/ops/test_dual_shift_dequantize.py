@@ -19,6 +19,7 @@ def test_literal(isa):
     column_scale = torch.tensor([1.0, 3.0, 0.25], dtype=torch.bfloat16)
     decoded = ops.dual_shift_dequantize(codes, scale, zero, column_scale, bits=4, group_size=2, dtype=torch.float32)
     assert decoded.tolist() == [[-0.5, 1.5, 0.5]]
+    isa.assert_served("dual_shift_dequantize", best="avx512")
     none = torch.empty(1, 0, dtype=torch.uint8)
     decoded = ops.dual_shift_dequantize(
         codes, scale, none, column_scale, bits=4, group_size=2, codebook="nf4", dtype=torch.float32

@@ -24,6 +24,7 @@ def test_literal(isa):
     assert scale.tolist() == [[1.0, 1.0, float(torch.tensor(7 / 3).bfloat16())]]
     assert zero.tolist() == [[1, 0, 0]]
     assert codes.tolist() == [[0, 1, 3, 1, 3, 3, 3, 1, 3]]
+    isa.assert_served("dual_shift_quantize", best="avx512")
 
 
 def test_pruned_weights_do_not_widen_the_hull(isa):

@@ -22,6 +22,7 @@ def test_literal(isa):
     assert expected[0, 0] == 0xD1
     assert torch.equal(ops.pack_codes(codes, 3), expected)
     assert ops.pack_codes(torch.tensor([[1, 2, 3]], dtype=torch.uint8), 4).tolist() == [[0x21, 0x03]]
+    isa.assert_served("pack_codes", best="avx512")
 
 
 def test_matches_reference(isa, poison, generator):

@@ -19,6 +19,7 @@ def test_literal(isa):
     stream = (0b101 << 9) | (0b011 << 6) | (0b010 << 3) | 0b001
     packed = torch.tensor([list(stream.to_bytes(2, "little"))], dtype=torch.uint8)
     assert ops.unpack_codes(packed, 3, 4).tolist() == [[1, 2, 3, 5]]
+    isa.assert_served("unpack_codes", best="avx512")
 
 
 def test_matches_reference(isa, poison, generator):

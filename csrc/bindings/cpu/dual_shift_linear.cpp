@@ -21,16 +21,6 @@ std::unique_ptr<void, FreeAligned> AllocateAligned(int64_t bytes) {
   return std::unique_ptr<void, FreeAligned>(::operator new(static_cast<size_t>(bytes), std::align_val_t{64}));
 }
 
-std::vector<float> ToFloats(const Tensor& column_scale) {
-  std::vector<float> values(static_cast<size_t>(column_scale.numel()));
-  const uint16_t* bits = ConstData<uint16_t>(column_scale);
-  for (size_t i = 0; i < values.size(); ++i) values[i] = BFloat16ToFloat(bits[i]);
-  return values;
-}
-
-// Rows per task: enough work to be worth a thread.
-int64_t Grain(int64_t work_per_row) { return 1 + 65536 / (work_per_row + 1); }
-
 cpu::DualShiftLinearArgs CheckedArgs(const Tensor& x, const Tensor& codes, const Tensor& scale, const Tensor& zero,
                                      const Tensor& column_scale, int64_t bits, int64_t group_size,
                                      const std::string& codebook) {
@@ -67,7 +57,7 @@ void RunKernel(cpu::DualShiftLinearArgs args, const void* x, DType dtype, const 
   cpu::ArrangeGroups(args.k, args.group_size, layout, first_group.data(), lane_group.data());
   args.padded_groups = CeilDiv(args.groups, layout.lanes) * layout.lanes;
   std::vector<float> x_sums(static_cast<size_t>(args.m * args.padded_groups));
-  torch::stable::parallel_for(0, args.m, Grain(args.k), [&](int64_t begin, int64_t end) {
+  torch::stable::parallel_for(0, args.m, RowGrain(args.k), [&](int64_t begin, int64_t end) {
     std::vector<float> token(static_cast<size_t>(args.k));
     for (int64_t i = begin; i < end; ++i) {
       const char* row = static_cast<const char*>(x) + i * args.k * DTypeBytes(dtype);
@@ -81,7 +71,7 @@ void RunKernel(cpu::DualShiftLinearArgs args, const void* x, DType dtype, const 
   args.first_group = first_group.data();
   args.lane_group = lane_group.data();
   args.y = sums;
-  torch::stable::parallel_for(0, args.n, Grain(args.k * args.m), [&](int64_t begin, int64_t end) {
+  torch::stable::parallel_for(0, args.n, RowGrain(args.k * args.m), [&](int64_t begin, int64_t end) {
     std::vector<float> scratch(static_cast<size_t>(cpu::ScratchFloats(kernel, args)));
     kernel.run(args, begin, end, scratch.data());
   });

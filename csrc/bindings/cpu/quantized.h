@@ -3,7 +3,20 @@
 #include "../../common/codebooks.h"
 #include "../common.h"
 
+#include <vector>
+
 namespace prism {
+
+// bfloat16 [k] as float32, followed by `margin` ones that vectors may read.
+inline std::vector<float> ToFloats(const Tensor& bfloat16, int64_t margin = 0) {
+  std::vector<float> values(static_cast<size_t>(bfloat16.numel() + margin), 1.0f);
+  const uint16_t* bits = ConstData<uint16_t>(bfloat16);
+  for (int64_t i = 0; i < bfloat16.numel(); ++i) values[static_cast<size_t>(i)] = BFloat16ToFloat(bits[i]);
+  return values;
+}
+
+// Rows per task, so that a task is worth a thread.
+inline int64_t RowGrain(int64_t work_per_row) { return 1 + 65536 / (work_per_row + 1); }
 
 inline Codebook ParseCodebook(const std::string& name, int64_t bits, const char* op) {
   const Codebook codebook = name == "nf4" ? Codebook::kNf4 : name == "nf3" ? Codebook::kNf3 : Codebook::kUniform;
