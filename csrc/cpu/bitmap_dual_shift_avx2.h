@@ -16,7 +16,7 @@ class Decoder {
   explicit Decoder(const BitmapDualShift& w) : bits_(w.bits), code_mask_(0x0101010101010101ull * ((1u << w.bits) - 1)) {
     for (int mask = 0; mask < 256; ++mask) {
       for (int column = 0, rank = 0; column < 8; ++column) {
-        order_[mask][column] = static_cast<uint8_t>(mask >> column & 1 ? rank++ : kPruned);
+        order_[mask][column] = static_cast<uint8_t>(mask >> column & 1 ? rank++ : 8 + column);
       }
     }
     if (w.levels != nullptr) std::copy_n(w.levels, 1 << w.bits, levels_);
@@ -35,7 +35,7 @@ class Decoder {
     }
   }
 
-  // 8 columns as integers: the codes at `bytes` where `mask` keeps, `fill` (in all bytes) where it prunes.
+  // 8 columns as integers: the codes at `bytes` where `mask` keeps, the low 8 bytes of `fill` where it prunes.
   __m256i Columns(const uint8_t* bytes, uint8_t mask, __m128i fill) const {
     const __m128i codes = _mm_unpacklo_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(bytes)), fill);
     const __m128i order = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(order_[mask]));
@@ -49,7 +49,6 @@ class Decoder {
   }
 
  private:
-  static constexpr int kPruned = 8;  // the first byte of `fill`
   static constexpr int64_t kPrefetchBytes = 4096;
 
   // 64 codes as bytes; reads 8 * bits bytes.

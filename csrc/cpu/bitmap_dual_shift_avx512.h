@@ -10,16 +10,8 @@
 #if PRISM_X86
 PRISM_TARGET_BEGIN(PRISM_TARGET_AVX512)
 namespace prism::cpu::avx512 {
-
 PRISM_DEFINE_UNROLL
 
-// Zero-masked, because gcc 12 warns about the undefined register in its own _mm512_reduce_add_ps.
-static inline float HorizontalSum(__m512 v) {
-  const __m256 half = _mm256_add_ps(_mm512_maskz_extractf32x8_ps(0xff, v, 0), _mm512_maskz_extractf32x8_ps(0xff, v, 1));
-  const __m128 quarter = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
-  const __m128 pair = _mm_add_ps(quarter, _mm_movehl_ps(quarter, quarter));
-  return _mm_cvtss_f32(_mm_add_ss(pair, _mm_movehdup_ps(pair)));
-}
 
 // Codes at `mask`, taken in order from the low bytes of `codes`; the bytes of `fill` elsewhere. The empty asm keeps the
 // copy of `fill` in front of the expansion: it breaks the dependency of vpexpandb on the old value of its destination.

@@ -21,7 +21,7 @@ float Dot(const float* x, const float* weight, int64_t columns) {
       sums[i] = _mm512_fmadd_ps(_mm512_loadu_ps(x + j + 16 * i), _mm512_loadu_ps(weight + j + 16 * i), sums[i]);
     }
   }
-  return HorizontalSum(_mm512_add_ps(_mm512_add_ps(sums[0], sums[1]), _mm512_add_ps(sums[2], sums[3])));
+  return ReduceAdd(_mm512_add_ps(_mm512_add_ps(sums[0], sums[1]), _mm512_add_ps(sums[2], sums[3])));
 }
 
 void MultiplyDecoded(const BitmapDualShift& w, const float* x, int64_t m, int64_t row_begin, int64_t row_end, float* sums,
@@ -68,7 +68,7 @@ void MultiplyRow(const BitmapDualShift& w, const Unpacker& unpacker, const Steps
       total[t] = _mm512_fmadd_ps(_mm512_add_ps(sum[t][0], sum[t][1]), scale, total[t]);
     });
   }
-  for (int t = 0; t < kTokens; ++t) sums[t * n + row] = HorizontalSum(total[t]);
+  for (int t = 0; t < kTokens; ++t) sums[t * n + row] = ReduceAdd(total[t]);
 }
 
 template <bool kLevels>

@@ -15,7 +15,7 @@ namespace prism::cpu::avx512_bf16 {
 namespace {
 
 using avx512::Grid;
-using avx512::HorizontalSum;
+using avx512::ReduceAdd;
 using avx512::kGridGroups;
 using avx512::Prefetcher;
 
@@ -139,7 +139,7 @@ void MultiplyRows(const BitmapDualShift& w, const BlockCodes<kBits>& block_codes
     }
   }
   Unroll<kRows>([&](auto r) PRISM_INLINE {
-    Unroll<kTokens>([&](auto t) PRISM_INLINE { sums[t * n + row + r] = HorizontalSum(totals[r].token[t]); });
+    Unroll<kTokens>([&](auto t) PRISM_INLINE { sums[t * n + row + r] = ReduceAdd(totals[r].token[t]); });
   });
 }
 
