@@ -42,7 +42,7 @@ def crossover(op: str, module: torch.nn.Module) -> int:
         x = torch.randn(m, K).to(torch.bfloat16)
         rows = TILE_BYTES // (K * x.element_size())
         contenders = [
-            Contender("dense", [lambda x=x: module._tiled(x, rows)], 0),
+            Contender("dense", [lambda x=x, rows=rows: module._tiled(x, rows)], 0),
             Contender("prism fused", [lambda x=x: module.fused(x)], 0),
         ]
         dense, fused = measure(Case(op, {"m": m}, contenders), repeats=9, budget_s=4.0)
