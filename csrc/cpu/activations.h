@@ -36,8 +36,20 @@ inline std::vector<float> FloatActivations(const void* x, DType dtype, int64_t r
   return out;
 }
 
+// x bf16 [rows, k] -> [NumBlocks(k), rows, 64].
+inline std::vector<uint16_t> BFloat16Activations(const void* x, int64_t rows, int64_t k) {
+  std::vector<uint16_t> out(static_cast<size_t>(rows * PaddedColumns(k)));
+  for (int64_t row = 0; row < rows; ++row) {
+    const uint16_t* in = static_cast<const uint16_t*>(x) + row * k;
+    for (int64_t j = 0; j < k; j += kBlock) {
+      std::copy_n(in + j, std::min(kBlock, k - j), out.data() + j * rows + row * kBlock);
+    }
+  }
+  return out;
+}
+
 // x [rows, k] times column_scale as two bf16 parts, high and low, whose sum has 16 significant bits: exact for bf16 x.
-// [rows, NumBlocks(k), 4, 32]: high parts of the block's even columns, of its odd columns, low parts of both.
+// [NumBlocks(k), rows, 4, 32]: high parts of the block's even columns, of its odd columns, low parts of both.
 inline std::vector<uint16_t> SplitActivations(const void* x, DType dtype, int64_t rows, int64_t k,
                                               const uint16_t* column_scale) {
   const int64_t columns = PaddedColumns(k);
@@ -45,12 +57,14 @@ inline std::vector<uint16_t> SplitActivations(const void* x, DType dtype, int64_
   std::vector<uint16_t> out(static_cast<size_t>(rows * columns * 2));
   for (int64_t row = 0; row < rows; ++row) {
     ScaleRow(x, dtype, row, k, column_scale, values.data());
-    for (int64_t j = 0; j < columns; ++j) {
-      uint16_t* block = out.data() + (row * columns + j / kBlock * kBlock) * 2;
-      const int64_t place = j % 2 * (kBlock / 2) + j % kBlock / 2;
-      const uint16_t high = FloatToBFloat16(values[j]);
-      block[place] = high;
-      block[kBlock + place] = FloatToBFloat16(values[j] - BFloat16ToFloat(high));
+    for (int64_t begin = 0; begin < columns; begin += kBlock) {
+      uint16_t* block = out.data() + (begin * rows + row * kBlock) * 2;
+      for (int64_t j = 0; j < kBlock; ++j) {
+        const int64_t place = j % 2 * (kBlock / 2) + j / 2;
+        const uint16_t high = FloatToBFloat16(values[begin + j]);
+        block[place] = high;
+        block[kBlock + place] = FloatToBFloat16(values[begin + j] - BFloat16ToFloat(high));
+      }
     }
   }
   return out;

@@ -9,6 +9,7 @@
 
 #include "../common/codebooks.h"
 #include "bitmap.h"
+#include "row_streams.h"
 
 namespace prism::cpu {
 
@@ -23,7 +24,10 @@ struct BitmapDualShift {
   int bits, zero_level;  // zero_level: the code whose level is 0
 
   int64_t RowBytes() const { return NumBlocks(k) * 8 * bits; }  // of codes at most
+  RowStreams Streams(int num_slots) const { return RowStreams(codes, num_code_bytes, RowBytes(), num_slots); }
   bool GroupsAreBlocks() const { return group_size % kBlock == 0 || num_groups <= 1; }  // no block holds two groups
+  // Several groups to a block, none in two, and four neighbouring columns always in one.
+  bool GroupsArePartsOfBlocks() const { return group_size >= 4 && group_size < kBlock && kBlock % group_size == 0; }
   const uint8_t* RowBitmap(int64_t row) const { return bitmap + row * 8 * NumBlocks(k); }
   const uint16_t* RowScale(int64_t row) const { return scale + row * num_groups; }
   const uint8_t* RowZero(int64_t row) const { return zero + row * PackedBytes(num_groups, bits); }
@@ -49,30 +53,6 @@ class RowCodes {
   const uint8_t* at_;
   const uint8_t* end_;
   int bits_;
-};
-
-// Rows as streams that SIMD code may read past their end: in place, or near the end of the buffer a copy, padded with 0.
-class RowStreams {
- public:
-  static constexpr int64_t kSlack = 64;  // readable bytes behind the longest possible row
-
-  RowStreams(const BitmapDualShift& w, int num_slots)
-      : w_(w), stream_bytes_(w.RowBytes() + kSlack), copies_(static_cast<size_t>(num_slots * stream_bytes_)) {}
-
-  // The codes of `row`; valid until the next call for the same slot.
-  const uint8_t* Get(int slot, int64_t row) {
-    const int64_t begin = w_.row_offsets[row], left = w_.num_code_bytes - begin;
-    if (left >= stream_bytes_) return w_.codes + begin;
-    uint8_t* copy = copies_.data() + slot * stream_bytes_;
-    if (left > 0) std::memcpy(copy, w_.codes + begin, static_cast<size_t>(left));
-    std::memset(copy + left, 0, static_cast<size_t>(stream_bytes_ - left));
-    return copy;
-  }
-
- private:
-  const BitmapDualShift& w_;
-  int64_t stream_bytes_;
-  std::vector<uint8_t> copies_;
 };
 
 // Decodes one row without the column scale: out [NumBlocks(k) * 64], pruned and padding 0. Products are exact for uniform

@@ -85,13 +85,13 @@ inline uint32_t GroupZero(const BitmapDualShift& w, int64_t row, int64_t group) 
 class RowDecoder {
  public:
   explicit RowDecoder(const BitmapDualShift& w)
-      : w_(w), decoder_(w), streams_(w, 1), columns_(NumBlocks(w.k) * kBlock), scale_(static_cast<size_t>(columns_)),
+      : w_(w), decoder_(w), streams_(w.Streams(1)), columns_(NumBlocks(w.k) * kBlock), scale_(static_cast<size_t>(columns_)),
         zero_(scale_.size()), fill_(scale_.size()), codes_(scale_.size() + 8) {}
 
   // out [NumBlocks(k) * 64], pruned and padding 0.
   void Decode(int64_t row, float* out) {
     SpreadGrid(row);
-    decoder_.SpreadRow(w_, row, streams_.Get(0, row), codes_.data());
+    decoder_.SpreadRow(w_, row, streams_.Get(0, w_.row_offsets[row]), codes_.data());
     if (w_.levels != nullptr) {
       DecodeRow<true>(row, out);
     } else {

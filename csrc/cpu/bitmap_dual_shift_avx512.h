@@ -21,6 +21,7 @@ static inline __m512i ExpandOnto(__m512i fill, __mmask64 mask, __m512i codes) {
 }
 
 constexpr int64_t kGridGroups = 256;
+constexpr int64_t kGridStride = kGridGroups + 64;  // vectors may be read from any group on
 constexpr int64_t kPrefetchBytes = 8192;  // at least; always past the rows in flight
 
 // What kRows rows in flight need beside their codes: up to kGridGroups groups at a time, scales as float32 and zeros (or
@@ -28,7 +29,7 @@ constexpr int64_t kPrefetchBytes = 8192;  // at least; always past the rows in f
 template <int kRows>
 class Grid {
  public:
-  explicit Grid(const BitmapDualShift& w) : w_(w), unpacker_(w.bits), streams_(w, kRows) {
+  explicit Grid(const BitmapDualShift& w) : w_(w), unpacker_(w.bits), streams_(w.Streams(kRows)) {
     std::memset(zero, w.zero_level, sizeof zero);
   }
 
@@ -48,10 +49,10 @@ class Grid {
     }
   }
 
-  const uint8_t* Stream(int slot, int64_t row) { return streams_.Get(slot, row); }
+  const uint8_t* Stream(int slot, int64_t row) { return streams_.Get(slot, w_.row_offsets[row]); }
 
-  alignas(64) float scale[kRows][kGridGroups];
-  alignas(64) uint8_t zero[kRows][kGridGroups];
+  alignas(64) float scale[kRows][kGridStride] = {};
+  alignas(64) uint8_t zero[kRows][kGridStride];
 
  private:
   const BitmapDualShift& w_;

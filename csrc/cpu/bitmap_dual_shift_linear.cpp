@@ -47,8 +47,8 @@ BitmapDualShiftLinearFn<float> PickBitmapDualShiftLinear() {
 BitmapDualShiftLinearFn<uint16_t> PickBitmapDualShiftLinearSplit(const BitmapDualShift& w, DType x_dtype) {
 #if PRISM_X86
   // 16 significant bits are too few for float32 activations, and levels have more than bf16 holds.
-  if (ActiveIsa() == Isa::kAvx512Bf16 && x_dtype != DType::kFloat32 && w.levels == nullptr && w.bits <= 5 &&
-      w.GroupsAreBlocks()) {
+  if (ActiveIsa() == Isa::kAvx512Bf16 && x_dtype != DType::kFloat32 && w.levels == nullptr &&
+      (w.GroupsAreBlocks() ? w.bits <= 5 : w.GroupsArePartsOfBlocks() && w.bits <= 4)) {
     RecordKernel("bitmap_dual_shift_linear", Isa::kAvx512Bf16);
     return avx512_bf16::BitmapDualShiftLinear;
   }

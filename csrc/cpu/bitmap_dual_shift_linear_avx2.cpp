@@ -81,10 +81,10 @@ void MultiplyRows(const BitmapDualShift& w, const float* x, int64_t m, int64_t r
                   int64_t n) {
   const int64_t columns = NumBlocks(w.k) * kBlock;
   const Decoder decoder(w);
-  RowStreams streams(w, 1);
+  RowStreams streams = w.Streams(1);
   std::vector<uint8_t> codes(static_cast<size_t>(columns + 8));
   for (int64_t row = row_begin; row < row_end; ++row) {
-    decoder.SpreadRow(w, row, streams.Get(0, row), codes.data());
+    decoder.SpreadRow(w, row, streams.Get(0, w.row_offsets[row]), codes.data());
     for (int64_t t = 0; t < m; t += kMaxTokens) {
       const float* xt = x + t * columns;
       float* out = sums + t * n;

@@ -38,7 +38,7 @@ struct DualShiftLinearArgs {
 // Rows whose scales and zero points a SIMD kernel decodes at once.
 inline constexpr int64_t kPanelRows = 16;
 
-// One instruction set's kernel: rows [begin, end) of the weight for all m tokens; scratch as ScratchFloats() says.
+// One instruction set's kernel: rows [begin, end) of the weight for all m tokens; scratch: ScratchFloats() zeros.
 struct DualShiftLinearKernel {
   void (*run)(const DualShiftLinearArgs& args, int64_t begin, int64_t end, float* scratch);
   int lanes;

@@ -12,6 +12,7 @@ import torch
 from prism_llm import assets
 from prism_llm.assets import bundled_model_path, train
 from prism_llm.assets.model_card import checked_windows
+from prism_llm.assets.training_state import load_training_state, save_training_state
 from prism_llm.data.stdlib import stdlib_text
 
 PERPLEXITY_BOUND = 25.0
@@ -141,3 +142,39 @@ def test_batches_depend_on_the_step_alone():
     seen = [walked[step] for step in steps]
     assert all(batch.shape == (2, train.SEQUENCE_LENGTH + 1) for batch in seen)
     assert torch.equal(resumed[steps[-1]], seen[-1])
+
+
+def test_training_state_survives_a_kill(tmp_path):
+    def fresh():
+        model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.LayerNorm(4))
+        return model, torch.optim.AdamW(model.parameters(), lr=0.1)
+
+    def step(model, optimizer):
+        model(torch.ones(2, 4)).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    model, optimizer = fresh()
+    step(model, optimizer)
+    save_training_state(tmp_path / "state.safetensors", model, [optimizer], {"step": 1})
+    resumed, resumed_optimizer = fresh()
+    assert load_training_state(tmp_path / "state.safetensors", resumed, [resumed_optimizer]) == {"step": 1}
+    step(model, optimizer)
+    step(resumed, resumed_optimizer)
+    for expected, actual in zip(model.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(expected, actual)
+
+
+def test_slow_start_does_not_bring_the_decay_forward(monkeypatch):
+    options = train.TrainingOptions(warmup=100, decay=900, max_minutes=30.0)
+    now = [0.0]
+    monkeypatch.setattr(train.time, "monotonic", lambda: now[0])
+    progress = train.Progress(step=1000)
+    clock = train._Clock(progress)
+    for seconds in (100.0, *[10.0] * 8):  # compilation, then half a second per step
+        now[0] += seconds
+        progress.step += 20
+        clock.update(progress)
+        assert not train._must_decay(progress, clock, options)
+    progress.seconds = 60 * 30.0 - 400.0
+    assert train._must_decay(progress, clock, options)

@@ -1,6 +1,7 @@
 // Checks and views that the bindings of the bitmap ops share.
 #pragma once
 #include "../../cpu/bitmap_dual_shift.h"
+#include "../../cpu/bitmap_values.h"
 #include "../common.h"
 
 namespace prism {
@@ -27,6 +28,14 @@ inline const void* CheckBias(const std::optional<Tensor>& bias, const Tensor& x,
   CheckTensor(*bias, x.scalar_type(), op, "bias");
   CheckNumel(*bias, n, op, "bias");
   return bias->const_data_ptr();
+}
+
+inline cpu::BitmapValues CheckBitmapValues(const Tensor& bitmap, const Tensor& values, const Tensor& row_offsets, int64_t k,
+                                           const char* op) {
+  const DType dtype = FloatDType(values, op, "values");
+  const int64_t n = CheckBitmap(bitmap, k, op);
+  CheckRowOffsets(row_offsets, n, values.numel(), op);
+  return {ConstData<uint8_t>(bitmap), values.const_data_ptr(), ConstData<int32_t>(row_offsets), values.numel(), k, dtype};
 }
 
 // A weight [n, k], k by the column scale.

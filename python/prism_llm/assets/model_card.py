@@ -167,10 +167,7 @@ def _text_rows(names: Sequence[str], extra_text: Sequence[Path]) -> list[str]:
         rows.append((label, len(stdlib_documents(split)), stdlib_text(split)))
     for name, path in zip(names, extra_text, strict=True):
         rows.append((name, 1, path.read_text(encoding="utf-8")))
-    return [
-        f"| {label} | {count} | {len(text.encode('utf-8')):,} | {_sha256(text)} |"
-        for label, count, text in rows
-    ]
+    return [f"| {label} | {count} | {len(text.encode('utf-8')):,} | {_sha256(text)} |" for label, count, text in rows]
 
 
 def _sha256(text: str) -> str:

@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from prism_llm.assets.training_state import load_training_state, save_training_state
 from prism_llm.data.stdlib import stdlib_documents, stdlib_text
 
 logger = logging.getLogger("prism_llm.assets.train")
@@ -31,7 +32,7 @@ logger = logging.getLogger("prism_llm.assets.train")
 VOCABULARY_SIZE = 4096
 SEQUENCE_LENGTH = 512
 BOS_TOKEN, EOS_TOKEN = "<s>", "</s>"
-CHECKPOINT_NAME = "checkpoint.pt"
+CHECKPOINT_NAME = "checkpoint.safetensors"
 REPORT_EVERY = 20
 
 
@@ -172,7 +173,8 @@ def learning_rate_scale(step: int, decay_start: int, options: TrainingOptions) -
 
 def build_optimizers(model: nn.Module, options: TrainingOptions) -> list[torch.optim.Optimizer]:
     """Muon for the hidden matrices; AdamW for the embedding and the norms, where it belongs."""
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         is_matrix = parameter.ndim == 2 and "embed_tokens" not in name
         (matrices if is_matrix else others).append(parameter)
@@ -229,25 +231,6 @@ def _train_step(model: nn.Module, loss_of, optimizers, batch: Tensor, clip_norm:
     return float(loss.detach())
 
 
-def _save_checkpoint(path: Path, model: nn.Module, optimizers, progress: Progress) -> None:
-    state = {
-        "model": model.state_dict(),
-        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
-        "progress": asdict(progress),
-    }
-    partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    partial.replace(path)
-
-
-def _load_checkpoint(path: Path, model: nn.Module, optimizers) -> Progress:
-    state = torch.load(path, weights_only=True)
-    model.load_state_dict(state["model"])
-    for optimizer, stored in zip(optimizers, state["optimizers"], strict=True):
-        optimizer.load_state_dict(stored)
-    return Progress(**state["progress"])
-
-
 class _DecayRequest:
     """Set by SIGTERM: whoever ends the run early still gets an annealed model."""
 
@@ -263,22 +246,29 @@ class _Clock:
     """Wall seconds of a run, and a smoothed number of seconds per step."""
 
     def __init__(self, progress: Progress) -> None:
-        self._mark, self._step, self.seconds_per_step = time.monotonic(), progress.step, 0.0
+        self._mark, self._step, self._intervals = time.monotonic(), progress.step, 0
+        self.seconds_per_step = 0.0
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the speed is known well enough to decide by it."""
+        return self._intervals >= 5
 
     def update(self, progress: Progress) -> None:
         now = time.monotonic()
         latest = (now - self._mark) / (progress.step - self._step)
         progress.seconds += now - self._mark
         self._mark, self._step = now, progress.step
-        # The first interval holds the compilation; averaged in, it would start the decay early.
+        self._intervals += 1
+        # The first interval holds the compilation, so the second one starts the average anew.
         known = self.seconds_per_step
-        self.seconds_per_step = 0.8 * known + 0.2 * min(latest, 3 * known) if known else latest
+        self.seconds_per_step = latest if self._intervals <= 2 else 0.8 * known + 0.2 * latest
 
 
-def _must_decay(progress: Progress, seconds_per_step: float, options: TrainingOptions) -> bool:
+def _must_decay(progress: Progress, clock: _Clock, options: TrainingOptions) -> bool:
     # The margin of 2 % pays for a machine that slows down late.
-    needed = progress.seconds + 1.02 * options.decay * seconds_per_step
-    return progress.step > options.warmup and needed >= 60.0 * options.max_minutes
+    needed = progress.seconds + 1.02 * options.decay * clock.seconds_per_step
+    return clock.is_settled and progress.step > options.warmup and needed >= 60.0 * options.max_minutes
 
 
 def train(
@@ -305,7 +295,7 @@ def train(
     optimizers = build_optimizers(model, options)
     progress = Progress(decay_start=options.steps - options.decay)
     if resume:
-        progress = _load_checkpoint(work / CHECKPOINT_NAME, model, optimizers)
+        progress = Progress(**load_training_state(work / CHECKPOINT_NAME, model, optimizers))
     loss_of, request, clock, recent = _compiled_loss(model), _DecayRequest(), _Clock(progress), []
     while progress.step < (end := progress.decay_start + options.decay):
         scale = learning_rate_scale(progress.step, progress.decay_start, options)
@@ -318,7 +308,7 @@ def train(
             continue
         clock.update(progress)
         rate = clock.seconds_per_step
-        early = request.wanted or _must_decay(progress, rate, options)
+        early = request.wanted or _must_decay(progress, clock, options)
         if early and progress.step < progress.decay_start:
             progress.decay_start = progress.step
             end = progress.step + options.decay
@@ -326,7 +316,7 @@ def train(
         if progress.step % options.evaluate_every == 0 or progress.step == end:
             _log_evaluation(progress, model, windows, _mean(recent), scale, options)
             recent.clear()
-            _save_checkpoint(work / CHECKPOINT_NAME, model, optimizers, progress)
+            save_training_state(work / CHECKPOINT_NAME, model, optimizers, asdict(progress))
     return progress
 
 
@@ -334,9 +324,7 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _log_speed(
-    progress: Progress, end: int, loss: float, seconds_per_step: float, options: TrainingOptions
-) -> None:
+def _log_speed(progress: Progress, end: int, loss: float, seconds_per_step: float, options: TrainingOptions) -> None:
     logger.info(
         "step %d/%d  decay from %d  loss %.4f  %.0f tokens/s  ETA %.1f min",
         progress.step,

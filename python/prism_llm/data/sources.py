@@ -267,11 +267,11 @@ def _from_folder(source: str, hub: _HubSource, split: str, folder: Path) -> tupl
     places = [place for place in (folder, folder / hub.subfolder) if place.is_dir()]
     files = next((found for place in places if (found := find_split_files(place, wanted.words))), [])
     if not files:
-        found = sorted(path.name for path in folder.iterdir()) or ["nothing"]
+        present = sorted(path.name for path in folder.iterdir()) or ["nothing"]
         raise FileNotFoundError(
             f"load_text: data_dir must hold the {split} split of {source!r} as a file named after "
             f"one of {wanted.words} (parquet, json, jsonl, txt), got {folder} with "
-            f"{', '.join(found[:20])}"
+            f"{', '.join(present[:20])}"
         )
     files = files[:1] if hub.one_file else files
     documents: list[str] = []
