@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -118,6 +119,7 @@ class Comparison:
             "environment": dict(environment or {}),
             "settings": {key: str(v) if isinstance(v, Path) else v for key, v in asdict(self._settings).items()},
             "protocols": {},
+            "notes": _notes(),
             "methods": [],
             "has_layer_errors": False,
             "block_speed": None,
@@ -282,6 +284,17 @@ class Comparison:
             contender = contenders[row["name"]]
             if row["status"] == "done" and contender is not None:
                 row["block_ratio"] = speed.ratio(contender, settings.block_m[0])
+
+
+def _notes() -> list[str]:
+    """What a reader of the numbers has to know about the machine."""
+    if not hasattr(os, "getloadavg"):
+        return []
+    load = os.getloadavg()[0]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if load <= 0.5 * cores:
+        return []
+    return [f"the machine was busy when the run began (load {load:.1f} on {cores} cores): speeds are not reliable"]
 
 
 class _Clock:
