@@ -57,7 +57,6 @@ def test_default_mask_is_the_non_zeros(generator):
         assert not packed.to_dense()[weight == 0].any()
 
 
-@pytest.mark.skipif(not hasattr(ops, "column_scale"), reason="needs ops.column_scale")
 def test_column_scale_by_name(generator):
     weight, mask = torch.randn(16, 200, generator=generator), torch.rand(16, 200, generator=generator) < 0.5
     for method in ("none", "rms", "sinq", "prism"):

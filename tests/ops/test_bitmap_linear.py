@@ -55,10 +55,10 @@ def test_every_mask(isa, poison, generator):
 
 
 def test_every_number_of_tokens(isa, generator):
-    weight, packed = pruned(11, 200, torch.bfloat16, generator)
+    weight, packed = pruned(33, 200, torch.bfloat16, generator)
     for dtype in (torch.bfloat16, torch.float32):
-        x = torch.randn(20, 200, generator=generator).to(dtype)
-        for m in range(21):
+        x = torch.randn(17, 200, generator=generator).to(dtype)
+        for m in (0, 1, 2, 3, 4, 5, 6, 7, 17):
             assert_matches(ops.bitmap_linear(x[:m], *packed), exact(x[:m], weight), 200)
 
 
