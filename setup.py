@@ -69,7 +69,9 @@ class CMakeBuild(build_ext):
 
         include = torch_include()
         if include is None:
-            self.warn("prism-kernels: NO TORCH FOUND, the op library _C is left out. Install torch >= 2.10, then install again.")
+            self.warn(
+                "prism-kernels: NO TORCH FOUND, the op library _C is left out. Install torch >= 2.10, then install again."
+            )
         cuda = {"0": "OFF", "1": "ON"}.get(os.environ.get("PRISM_BUILD_CUDA", ""), "AUTO")
         # One tree per interpreter and torch, so that a second build is incremental and never mixes headers.
         tree = ROOT / "build" / f"native-{sys.implementation.cache_tag}"

@@ -5,7 +5,10 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ISAS
+
+from prism_kernels._extension import STATUS, host
+
+ISAS = host.supported_isas() if host and STATUS["_C"] == "loaded" else []
 
 PROBE = """
 import torch, prism_kernels

@@ -1,4 +1,4 @@
-// The uniform grid of a quantization group, value by value: the arithmetic of prism_kernels/reference/grid.py, in float.
+// The uniform grid of a quantization group, value by value: the arithmetic of prism_kernels/reference/grid.py.
 #pragma once
 #include <cmath>
 #include <cstdint>

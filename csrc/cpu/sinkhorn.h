@@ -1,7 +1,7 @@
 // sinkhorn: factors of the columns and rows of a matrix that even out their spreads, over kept entries only.
-// The statistics come from sums of w and w^2 of the scaled matrix. Kernels sum in float, along one row or down one chunk
-// of kSinkhornChunk rows; everything after that is in double. The chunks are the same whatever the number of threads,
-// and their column sums are added in order, so that results do not depend on threads.
+// The statistics come from sums of w and w^2 of the scaled matrix. Kernels sum in float, along one row or down one
+// chunk of kSinkhornChunk rows; everything after that is in double. The chunks are the same whatever the number of
+// threads, and their column sums are added in order, so that results do not depend on threads.
 #pragma once
 #include <cstdint>
 #include <functional>

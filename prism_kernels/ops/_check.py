@@ -30,8 +30,9 @@ def require_tensor(
         fits = tensor.dim() == len(shape) and all(
             want is None or want == have for want, have in zip(shape, tensor.shape, strict=True)
         )
-        wanted = "[" + ", ".join("*" if s is None else str(s) for s in shape) + "]"
-        require(fits, op, argument, f"have shape {wanted}", list(tensor.shape))
+        if not fits:  # the text is made only here: torch.compile cannot trace it for symbolic sizes
+            wanted = "[" + ", ".join("*" if s is None else str(s) for s in shape) + "]"
+            raise ValueError(f"{op}: {argument} must have shape {wanted}, got {list(tensor.shape)}")
     if device is not None and tensor.device != device:
         raise ValueError(f"{op}: {argument} must be on {device}, got {tensor.device}")
 

@@ -4,8 +4,8 @@ import copy
 
 import pytest
 import torch
-from bitmap_problems import FLOATS, masks
 
+from bitmap_problems import FLOATS, masks
 from prism_kernels.formats import BitmapWeight, FormatError
 
 SHAPES = [(1, 1), (2, 7), (3, 63), (5, 65), (7, 128), (2, 1009), (0, 16), (3, 0)]

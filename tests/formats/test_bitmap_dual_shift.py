@@ -4,8 +4,8 @@ import copy
 
 import pytest
 import torch
-from bitmap_problems import FLOATS, GRIDS, masks, mixed_mask
 
+from bitmap_problems import FLOATS, GRIDS, masks, mixed_mask
 from prism_kernels import ops
 from prism_kernels.formats import BitmapDualShiftWeight, FormatError
 

@@ -5,9 +5,9 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from bitmap_problems import FLOATS, mixed_mask
 from torch import nn
 
+from bitmap_problems import FLOATS, mixed_mask
 from prism_kernels import dispatch
 from prism_kernels.formats import BitmapDualShiftWeight, BitmapWeight
 from prism_kernels.nn import BitmapDualShiftLinear, BitmapLinear

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from bitmap_problems import FLOATS, GRIDS, dual_shift, masks, mixed_mask
 
+from bitmap_problems import FLOATS, GRIDS, dual_shift, masks, mixed_mask
 from prism_kernels import ops
 from prism_kernels.reference.bitmap_dual_shift_dequantize import bitmap_dual_shift_dequantize as reference
 

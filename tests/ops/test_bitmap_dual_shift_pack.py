@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from bitmap_problems import masks
 
+from bitmap_problems import masks
 from prism_kernels import ops
 from prism_kernels.reference.bitmap_dual_shift_pack import bitmap_dual_shift_pack as reference
 

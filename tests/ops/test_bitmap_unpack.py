@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from bitmap_problems import FLOATS, masks
 
+from bitmap_problems import FLOATS, masks
 from prism_kernels import ops
 from prism_kernels.reference.bitmap_pack import bitmap_pack
 

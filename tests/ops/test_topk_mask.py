@@ -1,5 +1,7 @@
 """topk_mask: literal, reference, contract and poison tests under every instruction set."""
 
+import functools
+
 import pytest
 import torch
 
@@ -21,6 +23,7 @@ def test_literal(isa):
     matrix = torch.tensor([[1, 0, 0, 1], [1, 1, 1, 1], [0, 0, 0, 0]]).bool()
     assert torch.equal(ops.topk_mask(scores, 2, "row"), rows)
     assert torch.equal(ops.topk_mask(scores, 6, "matrix"), matrix)
+    isa.assert_served("topk_mask", best="avx512")
 
 
 def test_special_values_are_ordered(isa):
@@ -43,6 +46,19 @@ def test_matches_reference(isa, poison, generator, scope):
                 assert torch.equal(mask, reference(scores, keep, scope)), (shape, keep)
                 counts = mask.sum(1) if scope == "row" else mask.sum()
                 assert bool((counts == keep).all()), (shape, keep)
+
+
+@functools.cache
+def large_case():
+    """More scores than one task of the kernel takes, with ties that reach across tasks."""
+    scores = torch.randint(-3, 4, (1100, 2003), generator=torch.Generator().manual_seed(1)).float()
+    return scores, [(keep, reference(scores, keep, "matrix")) for keep in (1, 900_000, 1_111_111, 2_203_299)]
+
+
+def test_large_matrix(isa):
+    scores, expected = large_case()
+    for keep, mask in expected:
+        assert torch.equal(ops.topk_mask(scores, keep, "matrix"), mask), keep
 
 
 @pytest.mark.parametrize("scope", ["row", "matrix"])

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from prism_llm.calibration import CalibrationError, InputStatistics, StatisticsCollector
-from prism_llm.models import DecoderAdapter
 from tiny_models import tiny_model, tokens
 from torch import nn
+
+from prism_llm.calibration import CalibrationError, InputStatistics, StatisticsCollector
+from prism_llm.models import DecoderAdapter
 
 
 def block_linears(adapter, index=0):

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from prism_llm.models import DecoderAdapter, evaluation_mode, find_blocks, load_model, load_tokenizer
 from tiny_models import ARCHITECTURES, tiny_model, tokens
 from torch import nn
+
+from prism_llm.models import DecoderAdapter, evaluation_mode, find_blocks, load_model, load_tokenizer
 
 
 def block_outputs(adapter, ids):

@@ -7,15 +7,15 @@ import sys
 
 import pytest
 import torch
+from tiny_models import ARCHITECTURES, tiny_model, tokens
+from torch import nn
+
+from prism_kernels.nn import BitmapDualShiftLinear, BitmapLinear, DualShiftLinear, PackedLinear
 from prism_llm import Recipe, compress, compress_
 from prism_llm.calibration import CalibrationError
 from prism_llm.models import DecoderAdapter
 from prism_llm.pipeline import PRESETS
 from prism_llm.pruning import hessian
-from tiny_models import ARCHITECTURES, tiny_model, tokens
-from torch import nn
-
-from prism_kernels.nn import BitmapDualShiftLinear, BitmapLinear, DualShiftLinear, PackedLinear
 
 MODULES = {
     "sinq": DualShiftLinear,

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+
+from prism_kernels import ops
 from prism_llm.calibration import InputStatistics
 from prism_llm.pruning import (
     HessianSolver,
@@ -15,8 +17,6 @@ from prism_llm.pruning import (
 )
 from prism_llm.pruning.compensation import SweepGrid
 from prism_llm.quantization import round_to_nearest
-
-from prism_kernels import ops
 
 
 def random_layer(generator, n=12, k=20, tokens=200, weakest=0.1):

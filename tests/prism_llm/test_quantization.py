@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+
+from prism_kernels import ops
 from prism_llm.pipeline import Recipe
 from prism_llm.pipeline.layer import compress_weight
 from prism_llm.quantization import pack_pruned, round_to_nearest
-
-from prism_kernels import ops
 
 GRIDS = [(bits, "uniform") for bits in (2, 3, 4, 5, 6, 8)] + [(4, "nf4"), (3, "nf3")]
 

@@ -1,6 +1,7 @@
 """Recipes: presets fill, users change, files round-trip, and every wrong value is named with its rule."""
 
 import pytest
+
 from prism_llm.pipeline import PRESETS, Recipe, as_recipe
 
 

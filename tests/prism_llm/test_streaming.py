@@ -6,12 +6,13 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import save_file
+from tiny_models import ARCHITECTURES, tiny_config, tiny_model, tokens
+
 from prism_llm import compress
 from prism_llm.models.skeleton import build_skeleton
 from prism_llm.models.streamed import NotStreamable, StreamedModel
 from prism_llm.pipeline import PRESETS
-from safetensors.torch import save_file
-from tiny_models import ARCHITECTURES, tiny_config, tiny_model, tokens
 
 RENAMED = {"gpt_neox"}  # transformers renames tensors of such checkpoints while loading
 
