@@ -1,4 +1,5 @@
-// The dual-shift kernels on heap blocks of exactly their tensors' sizes: no byte beyond, and equal to the generic kernels.
+// The dual-shift kernels on heap blocks of exactly their tensors' sizes: no byte beyond, and equal to the generic
+// kernels.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -24,11 +25,13 @@ struct Grid {
   int bits;
   Codebook codebook;
 };
-constexpr Grid kGrids[] = {{2, Codebook::kUniform}, {3, Codebook::kUniform}, {4, Codebook::kUniform}, {5, Codebook::kUniform},
-                           {6, Codebook::kUniform}, {8, Codebook::kUniform}, {4, Codebook::kNf4},     {3, Codebook::kNf3}};
+constexpr Grid kGrids[] = {{2, Codebook::kUniform}, {3, Codebook::kUniform}, {4, Codebook::kUniform},
+                           {5, Codebook::kUniform}, {6, Codebook::kUniform}, {8, Codebook::kUniform},
+                           {4, Codebook::kNf4},     {3, Codebook::kNf3}};
 
 template <class T>
-void CheckEqual(test::Buffer<T>& actual, test::Buffer<T>& expected, const char* what, int64_t k, int bits, int64_t group) {
+void CheckEqual(test::Buffer<T>& actual, test::Buffer<T>& expected, const char* what, int64_t k, int bits,
+                int64_t group) {
   for (int64_t i = 0; i < actual.size(); ++i) {
     PRISM_CHECK(actual[i] == expected[i], "%s: k=%ld bits=%d group=%ld element %ld", what, k, bits, group, i);
   }
@@ -43,9 +46,16 @@ struct Problem {
   test::Buffer<uint16_t> scale;
 
   Problem(int64_t columns, int64_t group, Grid g)
-      : k(columns), group_size(group), groups(CeilDiv(columns, group)), grid(g), column_scale(k + cpu::kDequantizeMargin),
-        codes(kRows * k), zero(HasZero() ? kRows * groups : 0), packed(kRows * PackedBytes(k, g.bits)),
-        packed_zero(HasZero() ? kRows * PackedBytes(groups, g.bits) : 0), scale(kRows * groups) {
+      : k(columns),
+        group_size(group),
+        groups(CeilDiv(columns, group)),
+        grid(g),
+        column_scale(k + cpu::kDequantizeMargin),
+        codes(kRows * k),
+        zero(HasZero() ? kRows * groups : 0),
+        packed(kRows * PackedBytes(k, g.bits)),
+        packed_zero(HasZero() ? kRows * PackedBytes(groups, g.bits) : 0),
+        scale(kRows * groups) {
     for (int64_t j = 0; j < column_scale.size(); ++j) {
       column_scale[j] = BFloat16ToFloat(FloatToBFloat16(0.5f + std::fabs(test::RandomNormal())));
     }
@@ -170,8 +180,9 @@ void TestLinear(Problem& p) {
       test::Buffer<float> expected = Linear(p, cpu::generic::kDualShiftLinear, x, m);
       const float limit = (kernel.bfloat16 ? 0.05f : 1e-5f) * std::sqrt(static_cast<float>(p.k)) * 4.0f;
       for (int64_t i = 0; i < actual.size(); ++i) {
-        PRISM_CHECK(std::fabs(actual[i] - expected[i]) <= limit, "linear: k=%ld bits=%d group=%ld m=%ld element %ld: %g, expected %g",
-                    p.k, p.grid.bits, p.group_size, m, i, static_cast<double>(actual[i]), static_cast<double>(expected[i]));
+        PRISM_CHECK(std::fabs(actual[i] - expected[i]) <= limit,
+                    "linear: k=%ld bits=%d group=%ld m=%ld element %ld: %g, expected %g", p.k, p.grid.bits,
+                    p.group_size, m, i, static_cast<double>(actual[i]), static_cast<double>(expected[i]));
       }
     }
   }
