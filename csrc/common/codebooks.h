@@ -19,7 +19,9 @@ constexpr const float* CodebookLevels(Codebook codebook) {
   return codebook == Codebook::kNf4 ? kNf4Levels : codebook == Codebook::kNf3 ? kNf3Levels : nullptr;
 }
 
-constexpr int CodebookSize(Codebook codebook) { return codebook == Codebook::kNf4 ? 16 : codebook == Codebook::kNf3 ? 8 : 0; }
+constexpr int CodebookSize(Codebook codebook) {
+  return codebook == Codebook::kNf4 ? 16 : codebook == Codebook::kNf3 ? 8 : 0;
+}
 
 constexpr bool IsCodeWidth(int64_t bits) { return (bits >= 2 && bits <= 6) || bits == 8; }
 

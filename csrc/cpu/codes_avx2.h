@@ -29,7 +29,8 @@ class Unpacker {
       packed = copy;
     }
     if (bits_ == 8) return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(packed));
-    return _mm256_setr_epi64x(Deposit(packed), Deposit(packed + bits_), Deposit(packed + 2 * bits_), Deposit(packed + 3 * bits_));
+    return _mm256_setr_epi64x(Deposit(packed), Deposit(packed + bits_), Deposit(packed + 2 * bits_),
+                              Deposit(packed + 3 * bits_));
   }
 
  private:

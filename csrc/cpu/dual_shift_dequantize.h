@@ -22,10 +22,17 @@ struct DualShiftDequantizeArgs {
 inline constexpr int64_t kDequantizeMargin = 64;
 
 // Rows [begin, end); scratch: k + groups + 2 * kDequantizeMargin bytes.
-using DualShiftDequantizeFn = void (*)(const DualShiftDequantizeArgs& args, int64_t begin, int64_t end, uint8_t* scratch);
-namespace generic { void DualShiftDequantize(const DualShiftDequantizeArgs&, int64_t, int64_t, uint8_t*); }
-namespace avx2 { void DualShiftDequantize(const DualShiftDequantizeArgs&, int64_t, int64_t, uint8_t*); }
-namespace avx512 { void DualShiftDequantize(const DualShiftDequantizeArgs&, int64_t, int64_t, uint8_t*); }
+using DualShiftDequantizeFn = void (*)(const DualShiftDequantizeArgs& args, int64_t begin, int64_t end,
+                                       uint8_t* scratch);
+namespace generic {
+void DualShiftDequantize(const DualShiftDequantizeArgs&, int64_t, int64_t, uint8_t*);
+}
+namespace avx2 {
+void DualShiftDequantize(const DualShiftDequantizeArgs&, int64_t, int64_t, uint8_t*);
+}
+namespace avx512 {
+void DualShiftDequantize(const DualShiftDequantizeArgs&, int64_t, int64_t, uint8_t*);
+}
 DualShiftDequantizeFn PickDualShiftDequantize();
 
 }  // namespace prism::cpu

@@ -77,7 +77,8 @@ int64_t ScratchFloats(const DualShiftLinearKernel& kernel, const DualShiftLinear
   return kernel.lanes == 1 ? args.k : kPanelRows * 2 * (args.groups + kernel.lanes);
 }
 
-void ArrangeActivations(float* x, int64_t k, int64_t group_size, const DualShiftLayout& layout, void* out, float* sums) {
+void ArrangeActivations(float* x, int64_t k, int64_t group_size, const DualShiftLayout& layout, void* out,
+                        float* sums) {
   if (layout.bfloat16) {
     for (int64_t j = 0; j < k; ++j) x[j] = BFloat16ToFloat(FloatToBFloat16(x[j]));
   }

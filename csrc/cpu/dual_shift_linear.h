@@ -20,9 +20,9 @@ struct DualShiftLayout {
 };
 
 struct DualShiftLinearArgs {
-  const void* x = nullptr;             // [m, blocks, block], x * column_scale in the kernel's layout, 0 beyond k
-  const float* x_sums = nullptr;       // [m, padded_groups], the sums of x over each group, 0 beyond the last
-  int64_t padded_groups = 0;           // groups, rounded up to whole vectors
+  const void* x = nullptr;               // [m, blocks, block], x * column_scale in the kernel's layout, 0 beyond k
+  const float* x_sums = nullptr;         // [m, padded_groups], the sums of x over each group, 0 beyond the last
+  int64_t padded_groups = 0;             // groups, rounded up to whole vectors
   const int32_t* first_group = nullptr;  // [blocks], the group of each block's first column
   const int32_t* lane_group = nullptr;   // [blocks, lanes], the group of each lane, counted from the block's first
   int64_t m = 0, n = 0, k = 0, blocks = 0;
@@ -38,17 +38,25 @@ struct DualShiftLinearArgs {
 // Rows whose scales and zero points a SIMD kernel decodes at once.
 inline constexpr int64_t kPanelRows = 16;
 
-// One instruction set's kernel: rows [begin, end) of the weight for all m tokens; scratch as ScratchFloats() says.
+// One instruction set's kernel: rows [begin, end) of the weight for all m tokens; scratch: ScratchFloats() zeros.
 struct DualShiftLinearKernel {
   void (*run)(const DualShiftLinearArgs& args, int64_t begin, int64_t end, float* scratch);
   int lanes;
   bool bfloat16;
 };
 
-namespace generic { extern const DualShiftLinearKernel kDualShiftLinear; }
-namespace avx2 { extern const DualShiftLinearKernel kDualShiftLinear; }
-namespace avx512 { extern const DualShiftLinearKernel kDualShiftLinear; }
-namespace avx512_bf16 { extern const DualShiftLinearKernel kDualShiftLinear; }
+namespace generic {
+extern const DualShiftLinearKernel kDualShiftLinear;
+}
+namespace avx2 {
+extern const DualShiftLinearKernel kDualShiftLinear;
+}
+namespace avx512 {
+extern const DualShiftLinearKernel kDualShiftLinear;
+}
+namespace avx512_bf16 {
+extern const DualShiftLinearKernel kDualShiftLinear;
+}
 
 // Columns that one 32-bit lane of packed codes covers: two codes per byte at 4 bits, otherwise codes widened to bytes.
 constexpr int ColumnsPerLane(int bits) { return bits == 4 ? 8 : 4; }
@@ -60,10 +68,11 @@ const DualShiftLinearKernel* PickDualShiftLinear(DType x_dtype, int bits, int64_
 DualShiftLayout LayoutFor(const DualShiftLinearKernel& kernel, int bits);
 int64_t ScratchFloats(const DualShiftLinearKernel& kernel, const DualShiftLinearArgs& args);
 
-// Writes one token's activations, already float32 and scaled ([k]), in `layout` ([blocks, block]) to `out`, and the sums
-// of what was written over each group to sums [groups]. Rounds x in place where the layout is bfloat16.
+// Writes one token's activations, already float32 and scaled ([k]), in `layout` ([blocks, block]) to `out`, and the
+// sums of what was written over each group to sums [groups]. Rounds x in place where the layout is bfloat16.
 void ArrangeActivations(float* x, int64_t k, int64_t group_size, const DualShiftLayout& layout, void* out, float* sums);
 // Fills first_group [blocks] and lane_group [blocks, lanes].
-void ArrangeGroups(int64_t k, int64_t group_size, const DualShiftLayout& layout, int32_t* first_group, int32_t* lane_group);
+void ArrangeGroups(int64_t k, int64_t group_size, const DualShiftLayout& layout, int32_t* first_group,
+                   int32_t* lane_group);
 
 }  // namespace prism::cpu

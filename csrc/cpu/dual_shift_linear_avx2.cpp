@@ -1,5 +1,5 @@
-// 8 lanes of float32. A lane is 32 bits of codes: eight codes of 4 bits, or four codes of any other width after unpacking
-// to bytes; each step extracts one code per lane.
+// 8 lanes of float32. A lane is 32 bits of codes: eight codes of 4 bits, or four codes of any other width after
+// unpacking to bytes; each step extracts one code per lane.
 #include "dual_shift_linear.h"
 #include "isa.h"
 
@@ -28,7 +28,6 @@ float ReduceAdd(Floats v) {
 }
 
 #include "dual_shift_linear_tile.inc"
-
 
 struct Uniform {
   static constexpr bool kHasZero = true;
@@ -63,7 +62,9 @@ struct Decoder {
   static constexpr ZeroPoint kZero = Codes::kHasZero ? ZeroPoint::kMoved : ZeroPoint::kNone;
   static constexpr int kSteps = 32 / kCodeBits, kXVectors = kSteps, kXWidth = kLanes;
   static constexpr int XIndex(int step) { return step; }
-  struct Block { __m256i lanes, zero; };
+  struct Block {
+    __m256i lanes, zero;
+  };
   explicit Decoder(int bits) : unpacker(bits), codes(bits), block_bytes(kCodeBits == 4 ? 32 : unpacker.BlockBytes()) {}
 
   void PrepareRow(const DualShiftLinearArgs& a, int64_t row, float* scales, float* zeros) const {

@@ -41,7 +41,8 @@ struct TableDecoder : FloatDecoder {
   TableDecoder(int bits, Codebook codebook) : FloatDecoder(bits), maxq((1 << bits) - 1) {
     const float* levels = CodebookLevels(codebook);
     float table[32];
-    for (int i = 0; i < 32; ++i) table[i] = levels != nullptr ? levels[i % CodebookSize(codebook)] : static_cast<float>(i - maxq);
+    for (int i = 0; i < 32; ++i)
+      table[i] = levels != nullptr ? levels[i % CodebookSize(codebook)] : static_cast<float>(i - maxq);
     low = _mm512_loadu_ps(table);
     high = _mm512_loadu_ps(table + 16);
   }
@@ -58,7 +59,9 @@ struct Bits4 : TableDecoder {
   static constexpr ZeroPoint kZero = kZeroPoint ? ZeroPoint::kMoved : ZeroPoint::kNone;
   static constexpr int kSteps = 8, kXVectors = 8;
   static constexpr int XIndex(int step) { return step < 4 ? 2 * step : 2 * step - 7; }
-  struct Block { __m512i even, odd; };  // codes 0, 2, 4, 6 of each lane and codes 1, 3, 5, 7, one per byte
+  struct Block {
+    __m512i even, odd;
+  };  // codes 0, 2, 4, 6 of each lane and codes 1, 3, 5, 7, one per byte
   explicit Bits4(Codebook codebook) : TableDecoder(4, codebook) { block_bytes = 64; }
   Block Load(const uint8_t* codes, int64_t available, Ints zero) const {
     const __m512i nibble = _mm512_set1_epi8(0x0f);
@@ -85,19 +88,25 @@ struct NarrowBytes : TableDecoder {
     return kZeroPoint ? _mm512_add_epi8(bytes, zero) : bytes;
   }
   template <int kStep>
-  __m512 Decode(const Block& block) const { return LookUpWeights(_mm512_srli_epi32(block, 8 * kStep)); }
+  __m512 Decode(const Block& block) const {
+    return LookUpWeights(_mm512_srli_epi32(block, 8 * kStep));
+  }
 };
 
 struct WideBytes : FloatDecoder {
   static constexpr ZeroPoint kZero = ZeroPoint::kMoved;
   static constexpr int kSteps = 4, kXVectors = 4;
   static constexpr int XIndex(int step) { return step; }
-  struct Block { __m512i bytes, zero; };
+  struct Block {
+    __m512i bytes, zero;
+  };
   using FloatDecoder::FloatDecoder;
   void PrepareRow(const DualShiftLinearArgs& a, int64_t row, float* scales, float* zeros) const {
     DecodeGrid(a, row, unpacker, MovedZero{0, 1}, scales, zeros);
   }
-  Block Load(const uint8_t* codes, int64_t available, Ints zero) const { return {unpacker.Load(codes, available), zero}; }
+  Block Load(const uint8_t* codes, int64_t available, Ints zero) const {
+    return {unpacker.Load(codes, available), zero};
+  }
   template <int kStep>
   __m512 Decode(const Block& block) const {
     const __m512i code = _mm512_and_si512(_mm512_srli_epi32(block.bytes, 8 * kStep), _mm512_set1_epi32(0xff));

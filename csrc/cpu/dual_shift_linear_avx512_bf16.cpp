@@ -1,7 +1,8 @@
-// 16 lanes of two bfloat16 products each. A lane is 32 bits of codes, as in the float32 kernel; weights come from tables of
-// 32 bfloat16 values, looked up by the low 5 bits of each 16-bit word, which needs no masking. q - z of the wide codes is
-// split in two: q - z + 256 has 9 bits, of which the upper 5 give a multiple of 16 and the lower 4 the rest. Narrow ones
-// are multiplied as they are, and z times the sum of x is subtracted: in float32 that costs nothing that shows in bfloat16.
+// 16 lanes of two bfloat16 products each. A lane is 32 bits of codes, as in the float32 kernel; weights come from
+// tables of 32 bfloat16 values, looked up by the low 5 bits of each 16-bit word, which needs no masking. q - z of the
+// wide codes is split in two: q - z + 256 has 9 bits, of which the upper 5 give a multiple of 16 and the lower 4 the
+// rest. Narrow ones are multiplied as they are, and z times the sum of x is subtracted: in float32 that costs nothing
+// that shows in bfloat16.
 #include "dual_shift_linear.h"
 #include "isa.h"
 
@@ -40,7 +41,9 @@ struct PairDecoder {
   static constexpr int kXWidth = 2 * kLanes;
   explicit PairDecoder(int bits) : unpacker(bits), block_bytes(unpacker.BlockBytes()) {}
   static __m512i LoadX(const uint16_t* x) { return _mm512_loadu_si512(x); }
-  static Floats Dot(Floats sum, __m512i weights, __m512i x) { return _mm512_dpbf16_ps(sum, (__m512bh)weights, (__m512bh)x); }
+  static Floats Dot(Floats sum, __m512i weights, __m512i x) {
+    return _mm512_dpbf16_ps(sum, (__m512bh)weights, (__m512bh)x);
+  }
   Unpacker unpacker;
   int64_t block_bytes;
 };
@@ -52,8 +55,8 @@ __m512i Table(Value value) {
   return _mm512_loadu_si512(table);
 }
 
-// The table repeats after 2^bits levels, so that bits above a code's own do not matter. Zero points are left to the sums
-// of x: uniform codes are looked up as they are.
+// The table repeats after 2^bits levels, so that bits above a code's own do not matter. Zero points are left to the
+// sums of x: uniform codes are looked up as they are.
 struct TableDecoder : PairDecoder {
   TableDecoder(int bits, Codebook codebook) : PairDecoder(bits) {
     const float* levels = CodebookLevels(codebook);
@@ -78,7 +81,9 @@ struct Bits4 : TableDecoder {
     return _mm512_maskz_loadu_epi8(LowMask64(available), codes);
   }
   template <int kStep>
-  __m512i Decode(const Block& block) const { return LookUpWeights(kStep == 0 ? block : _mm512_srli_epi16(block, 4 * kStep)); }
+  __m512i Decode(const Block& block) const {
+    return LookUpWeights(kStep == 0 ? block : _mm512_srli_epi16(block, 4 * kStep));
+  }
 };
 
 template <bool kZeroPoint>
@@ -90,14 +95,18 @@ struct NarrowBytes : TableDecoder {
   using TableDecoder::TableDecoder;
   Block Load(const uint8_t* codes, int64_t available, Ints) const { return unpacker.Load(codes, available); }
   template <int kStep>
-  __m512i Decode(const Block& block) const { return LookUpWeights(_mm512_srli_epi16(block, 8 * kStep)); }
+  __m512i Decode(const Block& block) const {
+    return LookUpWeights(_mm512_srli_epi16(block, 8 * kStep));
+  }
 };
 
 struct WideBytes : PairDecoder {
   static constexpr ZeroPoint kZero = ZeroPoint::kMoved;
   static constexpr int kSteps = 4, kXVectors = 2;
   static constexpr int XIndex(int step) { return step / 2; }
-  struct Block { __m512i even, odd; };  // q - z + 256 in 16 bits
+  struct Block {
+    __m512i even, odd;
+  };  // q - z + 256 in 16 bits
   explicit WideBytes(int bits) : PairDecoder(bits) {
     sixteens = Table([](int i) { return 16.0f * static_cast<float>(i - 16); });
     ones = Table([](int i) { return static_cast<float>(i % 16); });

@@ -24,7 +24,8 @@ void LevelMidpoints(Codebook codebook, float last, float midpoints[16]) {
 namespace generic {
 namespace {
 
-void QuantizeUniform(const DualShiftQuantizeArgs& a, const float* values, int64_t length, int64_t group, uint8_t* codes) {
+void QuantizeUniform(const DualShiftQuantizeArgs& a, const float* values, int64_t length, int64_t group,
+                     uint8_t* codes) {
   const float maxq = static_cast<float>((1 << a.bits) - 1);
   float low = 0.0f, high = 0.0f;
   for (int64_t j = 0; j < length; ++j) {
@@ -45,7 +46,8 @@ void QuantizeLevels(const DualShiftQuantizeArgs& a, const float* midpoints, cons
   const float scale = BFloat16ToFloat(a.scale[group]);
   for (int64_t j = 0; j < length; ++j) {
     const float ratio = values[j] / scale;
-    codes[j] = static_cast<uint8_t>(std::lower_bound(midpoints, midpoints + CodebookSize(a.codebook) - 1, ratio) - midpoints);
+    codes[j] =
+        static_cast<uint8_t>(std::lower_bound(midpoints, midpoints + CodebookSize(a.codebook) - 1, ratio) - midpoints);
   }
 }
 
@@ -76,7 +78,8 @@ void DualShiftQuantize(const DualShiftQuantizeArgs& a, int64_t begin, int64_t en
 DualShiftQuantizeFn PickDualShiftQuantize() {
   using Fn = DualShiftQuantizeFn;
 #if PRISM_X86
-  return Pick<Fn>("dual_shift_quantize", {generic::DualShiftQuantize, avx2::DualShiftQuantize, avx512::DualShiftQuantize, nullptr});
+  return Pick<Fn>("dual_shift_quantize",
+                  {generic::DualShiftQuantize, avx2::DualShiftQuantize, avx512::DualShiftQuantize, nullptr});
 #else
   return Pick<Fn>("dual_shift_quantize", {generic::DualShiftQuantize});
 #endif

@@ -25,9 +25,15 @@ inline constexpr int64_t kQuantizeMargin = 16;
 
 // Rows [begin, end); scratch: k + kQuantizeMargin floats. A pruned weight is quantized as 0, whose code decodes to 0.
 using DualShiftQuantizeFn = void (*)(const DualShiftQuantizeArgs& args, int64_t begin, int64_t end, float* scratch);
-namespace generic { void DualShiftQuantize(const DualShiftQuantizeArgs&, int64_t, int64_t, float*); }
-namespace avx2 { void DualShiftQuantize(const DualShiftQuantizeArgs&, int64_t, int64_t, float*); }
-namespace avx512 { void DualShiftQuantize(const DualShiftQuantizeArgs&, int64_t, int64_t, float*); }
+namespace generic {
+void DualShiftQuantize(const DualShiftQuantizeArgs&, int64_t, int64_t, float*);
+}
+namespace avx2 {
+void DualShiftQuantize(const DualShiftQuantizeArgs&, int64_t, int64_t, float*);
+}
+namespace avx512 {
+void DualShiftQuantize(const DualShiftQuantizeArgs&, int64_t, int64_t, float*);
+}
 DualShiftQuantizeFn PickDualShiftQuantize();
 
 // bfloat16 scale of a group of levels: the largest magnitude, made finite and normal.

@@ -41,8 +41,12 @@ float OneLane(Floats v, Choose choose) {
   for (int64_t i = 1; i < kLanes; ++i) lanes[0] = choose(lanes[0], lanes[i]);
   return lanes[0];
 }
-float LeastLane(Floats v) { return OneLane(v, [](float a, float b) { return b < a ? b : a; }); }
-float GreatestLane(Floats v) { return OneLane(v, [](float a, float b) { return b > a ? b : a; }); }
+float LeastLane(Floats v) {
+  return OneLane(v, [](float a, float b) { return b < a ? b : a; });
+}
+float GreatestLane(Floats v) {
+  return OneLane(v, [](float a, float b) { return b > a ? b : a; });
+}
 
 // How many midpoints lie below each ratio: the middle one chooses a half of the table, bisection does the rest.
 Floats LevelCodes(Floats ratio, const float* midpoints) {

@@ -15,7 +15,8 @@ void PackCodes(const uint8_t* codes, int64_t num_rows, int64_t count, int bits, 
       const int64_t length = std::min<int64_t>(8, count - begin);
       uint64_t word = 0;
       for (int64_t i = 0; i < length; ++i) word |= (codes[begin + i] & mask) << (i * bits);
-      for (int64_t byte = PackedBytes(length, bits); byte > 0; --byte, word >>= 8) *packed++ = static_cast<uint8_t>(word);
+      for (int64_t byte = PackedBytes(length, bits); byte > 0; --byte, word >>= 8)
+        *packed++ = static_cast<uint8_t>(word);
     }
   }
 }

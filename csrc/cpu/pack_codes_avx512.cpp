@@ -1,5 +1,5 @@
-// 64 codes at a time: multiply-adds join neighbours until each 64-bit lane holds its 8 codes in its low bits, then the used
-// bytes of all lanes move together.
+// 64 codes at a time: multiply-adds join neighbours until each 64-bit lane holds its 8 codes in its low bits, then the
+// used bytes of all lanes move together.
 #include "isa.h"
 #include "pack_codes.h"
 

@@ -40,7 +40,8 @@ static inline __m128i ToBFloat16(__m256 values) {
 // Stores lanes [0, count) at data[index]; touches no memory beyond.
 static inline void StoreTyped(__m256 values, void* data, DType dtype, int64_t index, int64_t count) {
   if (dtype == DType::kFloat32) return _mm256_maskstore_ps(static_cast<float*>(data) + index, LowLanes(count), values);
-  const __m128i halves = dtype == DType::kBFloat16 ? ToBFloat16(values) : _mm256_cvtps_ph(values, _MM_FROUND_TO_NEAREST_INT);
+  const __m128i halves =
+      dtype == DType::kBFloat16 ? ToBFloat16(values) : _mm256_cvtps_ph(values, _MM_FROUND_TO_NEAREST_INT);
   uint16_t* out = static_cast<uint16_t*>(data) + index;
   if (count >= 8) return _mm_storeu_si128(reinterpret_cast<__m128i*>(out), halves);
   alignas(16) uint16_t copy[8];

@@ -30,7 +30,8 @@ static inline __m256i ToBFloat16(__m512 values) {
 static inline void StoreTyped(__m512 values, void* data, DType dtype, int64_t index, int64_t count) {
   const __mmask16 mask = LowMask16(count);
   if (dtype == DType::kFloat32) return _mm512_mask_storeu_ps(static_cast<float*>(data) + index, mask, values);
-  const __m256i halves = dtype == DType::kBFloat16 ? ToBFloat16(values) : _mm512_cvtps_ph(values, _MM_FROUND_TO_NEAREST_INT);
+  const __m256i halves =
+      dtype == DType::kBFloat16 ? ToBFloat16(values) : _mm512_cvtps_ph(values, _MM_FROUND_TO_NEAREST_INT);
   _mm256_mask_storeu_epi16(static_cast<uint16_t*>(data) + index, mask, halves);
 }
 

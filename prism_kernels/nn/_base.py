@@ -10,6 +10,10 @@ from torch import nn
 from .. import dispatch
 from ..formats._base import PackedWeight
 
+# The dense path decodes and multiplies this much weight at a time: a tile is still in the cache when the GEMM reads it,
+# and its buffer is used again, where a whole matrix would be fresh pages from the system on every call.
+TILE_BYTES = 2 * 2**20
+
 
 class PackedLinear(nn.Module):
     """`nn.Linear` over a packed weight.
@@ -45,14 +49,25 @@ class PackedLinear(nn.Module):
         """x [..., k] -> [..., n] in the dtype of x, straight from the packed weight."""
 
     @abstractmethod
-    def decode(self, dtype: torch.dtype) -> torch.Tensor:
-        """The dense weight [n, k] from this module's buffers, without validating them again."""
+    def decode(self, dtype: torch.dtype, begin: int = 0, end: int | None = None) -> torch.Tensor:
+        """Rows `begin` to `end` of the dense weight, [rows, k], from this module's buffers, without validating them."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x [..., k] -> [..., n] in the dtype of x, by whichever path is faster for this many tokens."""
-        if dispatch.prefers_dense(self._op(), x):
+        if not dispatch.prefers_dense(self._op(), x):
+            return self.fused(x)
+        rows = max(1, TILE_BYTES // max(self.in_features * x.element_size(), 1))
+        if rows >= self.out_features or torch.compiler.is_compiling():
             return F.linear(x, self.decode(x.dtype), self.bias)
-        return self.fused(x)
+        return self._tiled(x, rows)
+
+    def _tiled(self, x: torch.Tensor, rows: int) -> torch.Tensor:
+        y = x.new_empty(*x.shape[:-1], self.out_features)
+        for begin in range(0, self.out_features, rows):
+            end = min(begin + rows, self.out_features)
+            bias = None if self.bias is None else self.bias[begin:end]
+            y[..., begin:end] = F.linear(x, self.decode(x.dtype, begin, end), bias)
+        return y
 
     @classmethod
     def _op(cls) -> str:

@@ -29,8 +29,11 @@ class BitmapDualShiftLinear(BitmapLinearBase):
     def fused(self, x: torch.Tensor) -> torch.Tensor:
         return ops.bitmap_dual_shift_linear(x, *self._packed(), self.bias, **self._grid)
 
-    def decode(self, dtype: torch.dtype) -> torch.Tensor:
-        return ops.bitmap_dual_shift_dequantize(*self._packed(), **self._grid, dtype=dtype)
+    def decode(self, dtype: torch.dtype, begin: int = 0, end: int | None = None) -> torch.Tensor:
+        end = self.out_features if end is None else end
+        sparse = (self.bitmap[begin:end], self.codes, self.row_offsets[begin : end + 1])  # offsets are into all codes
+        grid = (self.scale[begin:end], self.zero[begin:end], self.column_scale)
+        return ops.bitmap_dual_shift_dequantize(*sparse, *grid, **self._grid, dtype=dtype)
 
     def _packed(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         return self.bitmap, self.codes, self.row_offsets, self.scale, self.zero, self.column_scale

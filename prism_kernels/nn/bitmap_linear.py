@@ -20,5 +20,7 @@ class BitmapLinear(BitmapLinearBase):
     def fused(self, x: torch.Tensor) -> torch.Tensor:
         return ops.bitmap_linear(x, self.bitmap, self.values, self.row_offsets, self.bias)
 
-    def decode(self, dtype: torch.dtype) -> torch.Tensor:
-        return ops.bitmap_unpack(self.bitmap, self.values, self.row_offsets, self.in_features).to(dtype)
+    def decode(self, dtype: torch.dtype, begin: int = 0, end: int | None = None) -> torch.Tensor:
+        end = self.out_features if end is None else end
+        offsets = self.row_offsets[begin : end + 1]  # into all values
+        return ops.bitmap_unpack(self.bitmap[begin:end], self.values, offsets, self.in_features).to(dtype)

@@ -34,8 +34,9 @@ class DualShiftLinear(PackedLinear):
     def fused(self, x: torch.Tensor) -> torch.Tensor:
         return ops.dual_shift_linear(x, *self._packed(), self.bias, **self._grid)
 
-    def decode(self, dtype: torch.dtype) -> torch.Tensor:
-        return ops.dual_shift_dequantize(*self._packed(), **self._grid, dtype=dtype)
+    def decode(self, dtype: torch.dtype, begin: int = 0, end: int | None = None) -> torch.Tensor:
+        rows = (self.codes[begin:end], self.scale[begin:end], self.zero[begin:end])
+        return ops.dual_shift_dequantize(*rows, self.column_scale, **self._grid, dtype=dtype)
 
     def _packed(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         return self.codes, self.scale, self.zero, self.column_scale

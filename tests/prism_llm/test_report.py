@@ -56,6 +56,7 @@ def results(**changes) -> dict:
         "environment": {"prism_kernels": "0.1.0", "gpu": None, "packages": {"torch": "2.13"}, "isas": ["generic"]},
         "protocols": {"perplexity": "the protocol", "calibration": "64 sequences", "decode": "batch 1"},
         "methods": [dense, method("prism", "prism 50 % + 4-bit", bits_per_weight=3.3), failed],
+        "notes": ["the machine was busy"],
         "has_layer_errors": True,
         "block_speed": {
             "rows": [
@@ -75,19 +76,28 @@ class Resources(HTMLParser):
         super().__init__()
         self.found: list[tuple[str, str, str | None]] = []
         self.tags: list[str] = []
+        self.open: list[str] = []
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
+        self.open += [] if tag in ("meta", "br") else [tag]
         self.found += [
             (tag, k, v) for k, v in attributes if k in ("src", "href", "xlink:href", "action", "data", "srcset")
         ]
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, tag
 
 
 def test_report_needs_no_network():
     page = render_html(results())
     parser = Resources()
     parser.feed(page)
-    assert parser.found == []
+    assert parser.found == [] and parser.open == []
     assert not {"script", "link", "iframe", "img", "object"} & set(parser.tags)
     assert not re.search(r"https?://|url\(|@import", page)
 
@@ -97,7 +107,7 @@ def test_report_is_complete():
     for words in (
         "dense", "prism 50 % + 4-bit", "broken one", "ValueError: no", "12.345", "3.300", "87.6", "321.0", "3.21x",
         "1.23", "+5.0 %", "the protocol", "64 sequences", "model.layers.0.mlp.up_proj", "0.1234", "all 7 linears",
-        "method: prism", "tiny-llama", "4,200,000", "torch 2.13", "<svg",
+        "method: prism", "tiny-llama", "the machine was busy", "4,200,000", "torch 2.13", "<svg",
     ):  # fmt: skip
         assert words in page, words
     assert "prefers-color-scheme: dark" in page

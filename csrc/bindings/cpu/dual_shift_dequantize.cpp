@@ -9,7 +9,8 @@ Tensor DualShiftDequantizeCpu(const Tensor& codes, const Tensor& scale, const Te
   constexpr const char* kOp = "dual_shift_dequantize";
   cpu::DualShiftDequantizeArgs args;
   args.codebook = ParseCodebook(codebook, bits, kOp);
-  STD_TORCH_CHECK(codes.dim() == 2 && column_scale.dim() == 1 && group_size >= 1, kOp, ": needs codes [n, bytes], column_scale [k], group_size >= 1");
+  STD_TORCH_CHECK(codes.dim() == 2 && column_scale.dim() == 1 && group_size >= 1, kOp,
+                  ": needs codes [n, bytes], column_scale [k], group_size >= 1");
   const int64_t n = codes.size(0);
   args.bits = static_cast<int>(bits);
   args.k = column_scale.size(0);

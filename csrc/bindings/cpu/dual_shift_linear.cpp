@@ -26,7 +26,8 @@ cpu::DualShiftLinearArgs CheckedArgs(const Tensor& x, const Tensor& codes, const
                                      const std::string& codebook) {
   cpu::DualShiftLinearArgs args;
   args.codebook = ParseCodebook(codebook, bits, kOp);
-  STD_TORCH_CHECK(x.dim() == 2 && codes.dim() == 2 && group_size >= 1, kOp, ": needs x [m, k], codes [n, bytes], group_size >= 1");
+  STD_TORCH_CHECK(x.dim() == 2 && codes.dim() == 2 && group_size >= 1, kOp,
+                  ": needs x [m, k], codes [n, bytes], group_size >= 1");
   args.bits = static_cast<int>(bits);
   args.m = x.size(0);
   args.k = x.size(1);
@@ -47,13 +48,15 @@ cpu::DualShiftLinearArgs CheckedArgs(const Tensor& x, const Tensor& codes, const
 }
 
 // Scales x by column, arranges it for the kernel and runs it into `sums` [m, n].
-void RunKernel(cpu::DualShiftLinearArgs args, const void* x, DType dtype, const std::vector<float>& column_scale, float* sums) {
+void RunKernel(cpu::DualShiftLinearArgs args, const void* x, DType dtype, const std::vector<float>& column_scale,
+               float* sums) {
   const cpu::DualShiftLinearKernel& kernel = *cpu::PickDualShiftLinear(dtype, args.bits, args.group_size, args.k);
   const cpu::DualShiftLayout layout = cpu::LayoutFor(kernel, args.bits);
   args.blocks = CeilDiv(args.k, layout.BlockColumns());
   const int64_t token_bytes = args.blocks * layout.BlockColumns() * (layout.bfloat16 ? 2 : 4);
   const auto arranged = AllocateAligned(args.m * token_bytes);
-  std::vector<int32_t> first_group(static_cast<size_t>(args.blocks)), lane_group(static_cast<size_t>(args.blocks * layout.lanes));
+  std::vector<int32_t> first_group(static_cast<size_t>(args.blocks)),
+      lane_group(static_cast<size_t>(args.blocks * layout.lanes));
   cpu::ArrangeGroups(args.k, args.group_size, layout, first_group.data(), lane_group.data());
   args.padded_groups = CeilDiv(args.groups, layout.lanes) * layout.lanes;
   std::vector<float> x_sums(static_cast<size_t>(args.m * args.padded_groups));
@@ -63,7 +66,8 @@ void RunKernel(cpu::DualShiftLinearArgs args, const void* x, DType dtype, const 
       const char* row = static_cast<const char*>(x) + i * args.k * DTypeBytes(dtype);
       cpu::ScaleRowsToFloat(row, dtype, 1, args.k, column_scale.data(), token.data());
       cpu::ArrangeActivations(token.data(), args.k, args.group_size, layout,
-                              static_cast<char*>(arranged.get()) + i * token_bytes, x_sums.data() + i * args.padded_groups);
+                              static_cast<char*>(arranged.get()) + i * token_bytes,
+                              x_sums.data() + i * args.padded_groups);
     }
   });
   args.x = arranged.get();
@@ -80,8 +84,8 @@ void RunKernel(cpu::DualShiftLinearArgs args, const void* x, DType dtype, const 
 }  // namespace
 
 Tensor DualShiftLinearCpu(const Tensor& x, const Tensor& codes, const Tensor& scale, const Tensor& zero,
-                          const Tensor& column_scale, const std::optional<Tensor>& bias, int64_t bits, int64_t group_size,
-                          std::string codebook) {
+                          const Tensor& column_scale, const std::optional<Tensor>& bias, int64_t bits,
+                          int64_t group_size, std::string codebook) {
   const DType dtype = FloatDType(x, kOp, "x");
   const cpu::DualShiftLinearArgs args = CheckedArgs(x, codes, scale, zero, column_scale, bits, group_size, codebook);
   if (bias.has_value()) {
@@ -90,8 +94,10 @@ Tensor DualShiftLinearCpu(const Tensor& x, const Tensor& codes, const Tensor& sc
   }
   Tensor y = torch::stable::new_empty(x, {args.m, args.n});
   std::vector<float> sums(static_cast<size_t>(args.m * args.n));  // stays 0 where k is 0
-  if (args.m > 0 && args.n > 0 && args.k > 0) RunKernel(args, x.const_data_ptr(), dtype, ToFloats(column_scale), sums.data());
-  cpu::StoreRows(sums.data(), bias.has_value() ? bias->const_data_ptr() : nullptr, args.m, args.n, dtype, y.mutable_data_ptr());
+  if (args.m > 0 && args.n > 0 && args.k > 0)
+    RunKernel(args, x.const_data_ptr(), dtype, ToFloats(column_scale), sums.data());
+  cpu::StoreRows(sums.data(), bias.has_value() ? bias->const_data_ptr() : nullptr, args.m, args.n, dtype,
+                 y.mutable_data_ptr());
   return y;
 }
 

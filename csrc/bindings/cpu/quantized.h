@@ -28,8 +28,8 @@ inline Codebook ParseCodebook(const std::string& name, int64_t bits, const char*
 }
 
 // scale bf16 [n, groups], zero u8 [n, packed groups] (no bytes where the codebook has no zero points).
-inline void CheckGrid(const Tensor& scale, const Tensor& zero, int64_t n, int64_t groups, int64_t bits, Codebook codebook,
-                      const char* op) {
+inline void CheckGrid(const Tensor& scale, const Tensor& zero, int64_t n, int64_t groups, int64_t bits,
+                      Codebook codebook, const char* op) {
   CheckTensor(scale, ScalarType::BFloat16, op, "scale");
   CheckNumel(scale, n * groups, op, "scale");
   CheckTensor(zero, ScalarType::Byte, op, "zero");

@@ -6,7 +6,8 @@ namespace prism {
 
 Tensor UnpackCodesCpu(const Tensor& packed, int64_t bits, int64_t count) {
   CheckTensor(packed, ScalarType::Byte, "unpack_codes", "packed");
-  STD_TORCH_CHECK(packed.dim() == 2 && IsCodeWidth(bits) && count >= 0, "unpack_codes: needs [n, bytes], a known width and count >= 0");
+  STD_TORCH_CHECK(packed.dim() == 2 && IsCodeWidth(bits) && count >= 0,
+                  "unpack_codes: needs [n, bytes], a known width and count >= 0");
   const int64_t n = packed.size(0), packed_bytes = PackedBytes(count, bits);
   CheckNumel(packed, n * packed_bytes, "unpack_codes", "packed");
   Tensor codes = torch::stable::new_empty(packed, {n, count});

@@ -46,6 +46,8 @@ def demo(
         if results["block_speed"]:
             console.print(block_table(results["block_speed"]))
             console.print(results["block_speed"]["protocol"] + ".", style="dim", markup=False)
+        for note in results["notes"]:
+            console.print(f"note: {note}", style="bold", markup=False)
         console.print(f"perplexity: {results['protocols']['perplexity']}", style="dim", markup=False)
         console.print(f"{results['seconds']:.0f} s, report: {path}", markup=False)
     if results["block_speed"] is None or any(method["status"] != "done" for method in results["methods"]):

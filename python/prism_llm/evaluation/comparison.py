@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -69,7 +70,7 @@ class Settings:
 
     dataset: str = "stdlib"
     data_dir: Path | None = None
-    max_windows: int = 96
+    max_windows: int = 64
     num_samples: int = 64
     seqlen: int = 512
     prompt_tokens: int = 32
@@ -118,6 +119,7 @@ class Comparison:
             "environment": dict(environment or {}),
             "settings": {key: str(v) if isinstance(v, Path) else v for key, v in asdict(self._settings).items()},
             "protocols": {},
+            "notes": _notes(),
             "methods": [],
             "has_layer_errors": False,
             "block_speed": None,
@@ -188,7 +190,6 @@ class Comparison:
                 f"{settings.num_samples} sequences of {seqlen} tokens, {train.name} {train.split} split, "
                 f"seed {settings.seed}"
             ),
-            "decode": "not measured",
         }
 
     def _dense_row(self, method: Method) -> Results:
@@ -249,7 +250,7 @@ class Comparison:
             self._dense_top1, self._dense_ppl = chosen, perplexity.ppl
         speed = self._decode(model)
         clock.lap("decode")
-        self.results["protocols"]["decode"] = speed.protocol
+        self.results["protocols"].setdefault("decode", speed.protocol)
         return _quality(perplexity, chosen, self._dense_top1, self._dense_ppl) | {
             "decode": speed.to_dict(),
             "block_ratio": None,
@@ -283,6 +284,17 @@ class Comparison:
             contender = contenders[row["name"]]
             if row["status"] == "done" and contender is not None:
                 row["block_ratio"] = speed.ratio(contender, settings.block_m[0])
+
+
+def _notes() -> list[str]:
+    """What a reader of the numbers has to know about the machine."""
+    if not hasattr(os, "getloadavg"):
+        return []
+    load = os.getloadavg()[0]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if load <= 0.5 * cores:
+        return []
+    return [f"the machine was busy when the run began (load {load:.1f} on {cores} cores): speeds are not reliable"]
 
 
 class _Clock:

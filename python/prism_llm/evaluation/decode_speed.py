@@ -94,7 +94,8 @@ def decode_speed(
     Args:
         model: a causal language model in evaluation mode.
         prompt: int64 [tokens]; tokens and `new_tokens` together must fit the model.
-        new_tokens: timed tokens per run, after the first one, which belongs to the prefill.
+        new_tokens: timed tokens per run, after the first one, which belongs to the prefill; fewer where a run would
+            exceed `budget_s` (the result says how many).
         runs: timed runs, after a short one that warms up.
         budget_s: seconds after which no further run starts (one always does).
 
@@ -104,7 +105,9 @@ def decode_speed(
     if new_tokens < 1 or runs < 1:
         raise ValueError(f"decode_speed: new_tokens and runs must be at least 1, got {new_tokens} and {runs}")
     deadline = time.perf_counter() + budget_s
-    _timed_run(model, prompt, min(new_tokens, _WARM_UP_TOKENS))
+    fewest = min(new_tokens, _WARM_UP_TOKENS)
+    seconds_per_token = _timed_run(model, prompt, fewest) / fewest
+    new_tokens = max(fewest, min(new_tokens, int(budget_s / seconds_per_token)))
     timed: list[float] = []
     while len(timed) < runs and (not timed or time.perf_counter() < deadline):
         timed.append(_timed_run(model, prompt, new_tokens))

@@ -1,0 +1,24 @@
+"""The dense path in tiles equals the whole decode, for every format and rows that do not divide n."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from prism_kernels.nn import BitmapDualShiftLinear, BitmapLinear, DualShiftLinear
+from prism_kernels.testing import assert_matches
+
+
+@pytest.mark.parametrize("module_class", [BitmapDualShiftLinear, BitmapLinear, DualShiftLinear])
+@pytest.mark.parametrize("rows", [1, 7, 32])
+def test_tiles_equal_the_whole(module_class, rows, generator):
+    linear = torch.nn.Linear(130, 33)
+    with torch.no_grad():
+        linear.weight[torch.rand(33, 130, generator=generator) < 0.5] = 0
+    module = module_class.from_linear(linear)
+    whole = module.decode(torch.float32)
+    assert torch.equal(
+        torch.cat([module.decode(torch.float32, b, min(b + rows, 33)) for b in range(0, 33, rows)]), whole
+    )
+    x = torch.randn(2, 3, 130, generator=generator)
+    expected = F.linear(x.double(), whole.double(), linear.bias.double())
+    assert_matches(module._tiled(x, rows), expected, 130)
