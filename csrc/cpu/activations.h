@@ -29,7 +29,8 @@ inline void ScaleRow(const void* x, DType dtype, int64_t row, int64_t k, const u
 }
 
 // x [rows, k] times column_scale -> float32 [rows, PaddedColumns(k)].
-inline std::vector<float> FloatActivations(const void* x, DType dtype, int64_t rows, int64_t k, const uint16_t* column_scale) {
+inline std::vector<float> FloatActivations(const void* x, DType dtype, int64_t rows, int64_t k,
+                                           const uint16_t* column_scale) {
   const int64_t columns = PaddedColumns(k);
   std::vector<float> out(static_cast<size_t>(rows * columns));
   for (int64_t row = 0; row < rows; ++row) ScaleRow(x, dtype, row, k, column_scale, out.data() + row * columns);

@@ -1,6 +1,6 @@
-// A bitmap weight with dual-shift codes, as raw pointers, and its scalar decoder.
-// Per row and 64-column block the survivors' codes are a little-endian bit stream padded to a whole byte; blocks and rows
-// follow one another. A decoded weight is (q - z) * scale, or level[q] * scale, times the scale of its column.
+// A bitmap weight with dual-shift codes, as raw pointers, and its scalar decoder. Per row and 64-column block the
+// survivors' codes are a little-endian bit stream padded to a whole byte; blocks and rows follow one another. A decoded
+// weight is (q - z) * scale, or level[q] * scale, times the scale of its column.
 #pragma once
 #include <algorithm>
 #include <bit>
@@ -33,8 +33,8 @@ struct BitmapDualShift {
   const uint8_t* RowZero(int64_t row) const { return zero + row * PackedBytes(num_groups, bits); }
 };
 
-// The codes of one row as a stream that ends where its buffer ends: a bitmap that promises more codes than there are reads
-// zeros, never memory behind the buffer.
+// The codes of one row as a stream that ends where its buffer ends: a bitmap that promises more codes than there are
+// reads zeros, never memory behind the buffer.
 class RowCodes {
  public:
   RowCodes(const BitmapDualShift& w, int64_t row)
@@ -55,8 +55,8 @@ class RowCodes {
   int bits_;
 };
 
-// Decodes one row without the column scale: out [NumBlocks(k) * 64], pruned and padding 0. Products are exact for uniform
-// codes.
+// Decodes one row without the column scale: out [NumBlocks(k) * 64], pruned and padding 0. Products are exact for
+// uniform codes.
 namespace generic { void DecodeBitmapDualShiftRow(const BitmapDualShift& w, int64_t row, float* out); }
 
 }  // namespace prism::cpu

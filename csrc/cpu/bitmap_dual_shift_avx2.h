@@ -1,5 +1,6 @@
-// The AVX2 decoder of bitmap codes: a row's codes are spread to bytes, then 8 columns at a time a byte shuffle, looked up by
-// the 8 bits of the mask, puts each code at its column and the zero point at pruned ones, so that they decode to 0.
+// The AVX2 decoder of bitmap codes: a row's codes are spread to bytes, then 8 columns at a time a byte shuffle, looked
+// up by the 8 bits of the mask, puts each code at its column and the zero point at pruned ones, so that they decode to
+// 0.
 #pragma once
 #include "bitmap_dual_shift.h"
 #include "isa.h"
@@ -22,8 +23,8 @@ class Decoder {
     if (w.levels != nullptr) std::copy_n(w.levels, 1 << w.bits, levels_);
   }
 
-  // All codes of a row: those of block b in stream order from bytes[64 * b]. A whole row before any of it is read, because
-  // reading across two stores that are still in flight stalls.
+  // All codes of a row: those of block b in stream order from bytes[64 * b]. A whole row before any of it is read,
+  // because reading across two stores that are still in flight stalls.
   void SpreadRow(const BitmapDualShift& w, int64_t row, const uint8_t* stream, uint8_t* bytes) const {
     const uint8_t* bitmap = w.RowBitmap(row);
     for (int64_t b = NumBlocks(w.k); b > 0; --b, bitmap += 8, bytes += kBlock) {
@@ -85,8 +86,14 @@ inline uint32_t GroupZero(const BitmapDualShift& w, int64_t row, int64_t group) 
 class RowDecoder {
  public:
   explicit RowDecoder(const BitmapDualShift& w)
-      : w_(w), decoder_(w), streams_(w.Streams(1)), columns_(NumBlocks(w.k) * kBlock), scale_(static_cast<size_t>(columns_)),
-        zero_(scale_.size()), fill_(scale_.size()), codes_(scale_.size() + 8) {}
+      : w_(w),
+        decoder_(w),
+        streams_(w.Streams(1)),
+        columns_(NumBlocks(w.k) * kBlock),
+        scale_(static_cast<size_t>(columns_)),
+        zero_(scale_.size()),
+        fill_(scale_.size()),
+        codes_(scale_.size() + 8) {}
 
   // out [NumBlocks(k) * 64], pruned and padding 0.
   void Decode(int64_t row, float* out) {

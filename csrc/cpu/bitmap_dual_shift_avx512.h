@@ -24,8 +24,8 @@ constexpr int64_t kGridGroups = 256;
 constexpr int64_t kGridStride = kGridGroups + 64;  // vectors may be read from any group on
 constexpr int64_t kPrefetchBytes = 8192;  // at least; always past the rows in flight
 
-// What kRows rows in flight need beside their codes: up to kGridGroups groups at a time, scales as float32 and zeros (or
-// the code of level 0) as bytes, at fixed distances that fold into addresses.
+// What kRows rows in flight need beside their codes: up to kGridGroups groups at a time, scales as float32 and zeros
+// (or the code of level 0) as bytes, at fixed distances that fold into addresses.
 template <int kRows>
 class Grid {
  public:
@@ -66,21 +66,21 @@ class Prefetcher {
   Prefetcher(const BitmapDualShift& w, int64_t row, int64_t num_rows) {
     const int64_t blocks = std::max<int64_t>(NumBlocks(w.k), 1);
     const int64_t bytes = w.row_offsets[row + num_rows] - w.row_offsets[row];
-    codes_ = w.codes + w.row_offsets[row] + std::max(bytes, kPrefetchBytes);
+    codes_ = reinterpret_cast<uintptr_t>(w.codes) + w.row_offsets[row] + std::max(bytes, kPrefetchBytes);
     codes_step_ = CeilDiv(bytes, blocks);
-    bitmap_ = w.RowBitmap(row) + std::max(num_rows * 8 * blocks, kPrefetchBytes / 2);
+    bitmap_ = reinterpret_cast<uintptr_t>(w.RowBitmap(row)) + std::max(num_rows * 8 * blocks, kPrefetchBytes / 2);
     bitmap_step_ = num_rows * 8;
   }
   void Next() {
-    _mm_prefetch(codes_, _MM_HINT_T0);
-    if (codes_step_ > 64) _mm_prefetch(codes_ + 64, _MM_HINT_T0);
-    _mm_prefetch(bitmap_, _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(codes_), _MM_HINT_T0);
+    if (codes_step_ > 64) _mm_prefetch(reinterpret_cast<const char*>(codes_ + 64), _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(bitmap_), _MM_HINT_T0);
     codes_ += codes_step_;
     bitmap_ += bitmap_step_;
   }
 
  private:
-  const uint8_t *codes_, *bitmap_;
+  uintptr_t codes_, bitmap_;  // integers: the addresses may lie behind the buffers
   int64_t codes_step_, bitmap_step_;
 };
 

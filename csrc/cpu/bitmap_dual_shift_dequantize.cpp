@@ -30,12 +30,14 @@ void DecodeBitmapDualShiftRow(const BitmapDualShift& w, int64_t row, float* out)
   }
 }
 
-void BitmapDualShiftDequantize(const BitmapDualShift& w, const uint16_t* column_scale, int64_t row_begin, int64_t row_end,
-                               DType dtype, void* out) {
+void BitmapDualShiftDequantize(const BitmapDualShift& w, const uint16_t* column_scale, int64_t row_begin,
+                               int64_t row_end, DType dtype, void* out) {
   std::vector<float> weight(static_cast<size_t>(NumBlocks(w.k) * kBlock));
   for (int64_t row = row_begin; row < row_end; ++row) {
     DecodeBitmapDualShiftRow(w, row, weight.data());
-    for (int64_t j = 0; j < w.k; ++j) StoreFloat(weight[j] * BFloat16ToFloat(column_scale[j]), out, dtype, row * w.k + j);
+    for (int64_t j = 0; j < w.k; ++j) {
+      StoreFloat(weight[j] * BFloat16ToFloat(column_scale[j]), out, dtype, row * w.k + j);
+    }
   }
 }
 

@@ -1,5 +1,5 @@
-// Decoding of a bitmap weight with dual-shift codes: (q - z) * scale * column_scale, or level[q] * scale * column_scale,
-// formed in float32 and rounded once; a pruned weight is +0.
+// Decoding of a bitmap weight with dual-shift codes: (q - z) * scale * column_scale, or level[q] * scale *
+// column_scale, formed in float32 and rounded once; a pruned weight is +0.
 #pragma once
 #include "bitmap_dual_shift.h"
 

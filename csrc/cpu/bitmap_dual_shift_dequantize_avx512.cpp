@@ -32,7 +32,8 @@ void Store(__m512 low, __m512 high, int64_t count, void* out, int64_t index) {
     __m512i words;
     if constexpr (kDType == DType::kFloat16) {
       constexpr int kRound = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
-      words = _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtps_ph(low, kRound)), _mm512_cvtps_ph(high, kRound), 1);
+      const __m512i half = _mm512_castsi256_si512(_mm512_cvtps_ph(low, kRound));
+      words = _mm512_inserti64x4(half, _mm512_cvtps_ph(high, kRound), 1);
     } else {
       alignas(64) static constexpr uint16_t kOdd[32] = {1,  3,  5,  7,  9,  11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31,
                                                         33, 35, 37, 39, 41, 43, 45, 47, 49, 51, 53, 55, 57, 59, 61, 63};
@@ -61,8 +62,8 @@ void Dequantize(const BitmapDualShift& w, const uint16_t* column_scale, int64_t 
 
 }  // namespace
 
-void BitmapDualShiftDequantize(const BitmapDualShift& w, const uint16_t* column_scale, int64_t row_begin, int64_t row_end,
-                               DType dtype, void* out) {
+void BitmapDualShiftDequantize(const BitmapDualShift& w, const uint16_t* column_scale, int64_t row_begin,
+                               int64_t row_end, DType dtype, void* out) {
   switch (dtype) {
     case DType::kFloat32: return Dequantize<DType::kFloat32>(w, column_scale, row_begin, row_end, out);
     case DType::kFloat16: return Dequantize<DType::kFloat16>(w, column_scale, row_begin, row_end, out);

@@ -7,7 +7,8 @@
 namespace prism::cpu {
 
 template <class T>
-using BitmapDualShiftLinearFn = void (*)(const BitmapDualShift& w, const T* x, int64_t m, int64_t row_begin, int64_t row_end,
+using BitmapDualShiftLinearFn = void (*)(const BitmapDualShift& w, const T* x, int64_t m, int64_t row_begin,
+                                         int64_t row_end,
                                          float* sums,  // [m, n], written at the columns of the range
                                          int64_t n);
 namespace generic {

@@ -1,5 +1,5 @@
-// Groups of whole blocks: the columns of a block are multiplied as they are decoded, for up to four tokens, and scaled group
-// by group; any other group size: each row is decoded to float32 once and multiplied with all tokens.
+// Groups of whole blocks: the columns of a block are multiplied as they are decoded, for up to four tokens, and scaled
+// group by group; any other group size: each row is decoded to float32 once and multiplied with all tokens.
 #include "bitmap_dual_shift_linear.h"
 #include "isa.h"
 
@@ -33,8 +33,8 @@ float Dot(const float* x, const float* weight, int64_t columns) {
   return HorizontalSum(_mm256_add_ps(_mm256_add_ps(sums[0], sums[1]), _mm256_add_ps(sums[2], sums[3])));
 }
 
-void MultiplyDecoded(const BitmapDualShift& w, const float* x, int64_t m, int64_t row_begin, int64_t row_end, float* sums,
-                     int64_t n) {
+void MultiplyDecoded(const BitmapDualShift& w, const float* x, int64_t m, int64_t row_begin, int64_t row_end,
+                     float* sums, int64_t n) {
   const int64_t columns = NumBlocks(w.k) * kBlock;
   RowDecoder decoder(w);
   std::vector<float> weight(static_cast<size_t>(columns));

@@ -1,5 +1,5 @@
-// float32 activations. Groups of whole blocks: codes are expanded onto zero points, widened and multiplied group by group;
-// any other group size: each row is decoded to float32 once and multiplied with all tokens.
+// float32 activations. Groups of whole blocks: codes are expanded onto zero points, widened and multiplied group by
+// group; any other group size: each row is decoded to float32 once and multiplied with all tokens.
 #include "bitmap_dual_shift_linear.h"
 #include "isa.h"
 
@@ -24,8 +24,8 @@ float Dot(const float* x, const float* weight, int64_t columns) {
   return ReduceAdd(_mm512_add_ps(_mm512_add_ps(sums[0], sums[1]), _mm512_add_ps(sums[2], sums[3])));
 }
 
-void MultiplyDecoded(const BitmapDualShift& w, const float* x, int64_t m, int64_t row_begin, int64_t row_end, float* sums,
-                     int64_t n) {
+void MultiplyDecoded(const BitmapDualShift& w, const float* x, int64_t m, int64_t row_begin, int64_t row_end,
+                     float* sums, int64_t n) {
   const int64_t columns = NumBlocks(w.k) * kBlock;
   RowDecoder decoder(w);
   std::vector<float> weight(static_cast<size_t>(columns));

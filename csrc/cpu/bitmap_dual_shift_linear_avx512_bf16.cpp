@@ -1,7 +1,7 @@
-// Codes of a 64-column block are spread to bytes, expanded to their columns onto a register of zero points, and looked up
-// as bf16 differences (q - z), exact, and 0 where pruned; bf16 dot products with both parts of the activations and one
-// multiplication by the scale per group follow. Even and odd columns go apart: a 16-bit look-up ignores the high byte of
-// its index, a shift brings it down.
+// Codes of a 64-column block are spread to bytes, expanded to their columns onto a register of zero points, and looked
+// up as bf16 differences (q - z), exact, and 0 where pruned; bf16 dot products with both parts of the activations and
+// one multiplication by the scale per group follow. Even and odd columns go apart: a 16-bit look-up ignores the high
+// byte of its index, a shift brings it down.
 #include "bitmap_dual_shift_linear.h"
 #include "isa.h"
 
@@ -22,8 +22,8 @@ using avx512::Prefetcher;
 
 PRISM_DEFINE_UNROLL
 
-// For one zero point: bf16 of (q - z) by the low five bits of an index, whatever stands above the code; and the bytes that
-// pruned columns get, whose difference is 0.
+// For one zero point: bf16 of (q - z) by the low five bits of an index, whatever stands above the code; and the bytes
+// that pruned columns get, whose difference is 0.
 struct alignas(64) Levels {
   uint16_t difference[32];
   uint8_t pruned[64];
@@ -97,7 +97,8 @@ class Parts {
     alignas(64) uint16_t differences[32];
     for (int i = 0; i < 64; ++i) columns[i] = static_cast<uint8_t>(i / w.group_size);
     for (int i = 0; i < 16; ++i) lanes[i] = static_cast<int32_t>(4 * i / w.group_size);
-    for (int i = 0; i < 32; ++i) differences[i] = FloatToBFloat16(static_cast<float>(i < 16 ? i : i - 32));  // 5 bits, signed
+    // Indices are 5-bit two's complement.
+    for (int i = 0; i < 32; ++i) differences[i] = FloatToBFloat16(static_cast<float>(i < 16 ? i : i - 32));
     columns_ = _mm512_load_si512(columns);
     lanes_ = _mm512_load_si512(lanes);
     differences_ = _mm512_load_si512(differences);
@@ -121,10 +122,12 @@ struct Sums {
   __m512 of[kRows][kTokens];
 };
 
-// Rows row ... row + kRows - 1 times the kTokens first tokens of x [NumBlocks(k), m, 128]. Not inlined: gcc spills once several variants share a function.
+// Rows row ... row + kRows - 1 times the kTokens first tokens of x [NumBlocks(k), m, 128]. Not inlined: gcc spills once
+// several variants share a function.
 template <int kBits, int kRows, int kTokens, Groups kGroups>
-__attribute__((noinline)) void MultiplyRows(const BitmapDualShift& w, const BlockCodes<kBits>& block_codes, const Levels* levels, const Parts& parts,
-                  Grid<kRows>& grid, const uint16_t* x, int64_t m, int64_t row, float* sums, int64_t n) {
+__attribute__((noinline)) void MultiplyRows(const BitmapDualShift& w, const BlockCodes<kBits>& block_codes,
+                                            const Levels* levels, const Parts& parts, Grid<kRows>& grid,
+                                            const uint16_t* x, int64_t m, int64_t row, float* sums, int64_t n) {
   const int64_t blocks = NumBlocks(w.k), bitmap_stride = blocks * 8;
   const int64_t blocks_per_group = kGroups == Groups::kBlocks ? CeilDiv(w.group_size, kBlock) : 1;
   const int64_t groups_per_block = kGroups == Groups::kParts ? kBlock / w.group_size : 1;

@@ -13,7 +13,9 @@ using BitmapLinearFn = void (*)(const BitmapValues& w, const T* x, int64_t m, in
 namespace generic { void BitmapLinear(const BitmapValues&, const float*, int64_t, int64_t, int64_t, float*, int64_t); }
 namespace avx2 { void BitmapLinear(const BitmapValues&, const float*, int64_t, int64_t, int64_t, float*, int64_t); }
 namespace avx512 { void BitmapLinear(const BitmapValues&, const float*, int64_t, int64_t, int64_t, float*, int64_t); }
-namespace avx512_bf16 { void BitmapLinear(const BitmapValues&, const uint16_t*, int64_t, int64_t, int64_t, float*, int64_t); }
+namespace avx512_bf16 {
+void BitmapLinear(const BitmapValues&, const uint16_t*, int64_t, int64_t, int64_t, float*, int64_t);
+}
 BitmapLinearFn<float> PickBitmapLinear();
 // For bf16 activations and bf16 values; null where the instruction set or a dtype has no kernel over bf16 pairs.
 BitmapLinearFn<uint16_t> PickBitmapLinearBFloat16(const BitmapValues& w, DType x_dtype);

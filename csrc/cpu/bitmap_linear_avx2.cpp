@@ -1,4 +1,5 @@
-// 8 columns at a time: the survivors are shuffled to their columns, widened to float32 and multiplied with up to two tokens.
+// 8 columns at a time: the survivors are shuffled to their columns, widened to float32 and multiplied with up to two
+// tokens.
 #include "bitmap_linear.h"
 #include "isa.h"
 
@@ -58,7 +59,8 @@ void MultiplyRow(const BitmapValues& w, const uint8_t* values, const float* x, i
 }
 
 template <DType kDType>
-void Multiply(const BitmapValues& w, const float* x, int64_t m, int64_t row_begin, int64_t row_end, float* sums, int64_t n) {
+void Multiply(const BitmapValues& w, const float* x, int64_t m, int64_t row_begin, int64_t row_end, float* sums,
+              int64_t n) {
   const int64_t columns = NumBlocks(w.k) * kBlock;
   RowStreams streams = w.Streams(1);
   for (int64_t row = row_begin; row < row_end; ++row) {

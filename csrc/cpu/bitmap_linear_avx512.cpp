@@ -1,4 +1,5 @@
-// 32 columns at a time: the survivors are expanded to their columns, widened to float32 and multiplied with up to four tokens.
+// 32 columns at a time: the survivors are expanded to their columns, widened to float32 and multiplied with up to four
+// tokens.
 #include "bitmap_linear.h"
 #include "isa.h"
 
@@ -82,7 +83,8 @@ void MultiplyTokens(const BitmapValues& w, RowStreams& streams, const float* x, 
 }
 
 template <DType kDType>
-void Multiply(const BitmapValues& w, const float* x, int64_t m, int64_t row_begin, int64_t row_end, float* sums, int64_t n) {
+void Multiply(const BitmapValues& w, const float* x, int64_t m, int64_t row_begin, int64_t row_end, float* sums,
+              int64_t n) {
   RowStreams streams = w.Streams(2);
   int64_t row = row_begin;
   for (; row + 2 <= row_end; row += 2) MultiplyTokens<kDType, 2>(w, streams, x, m, row, sums, n);

@@ -1,5 +1,5 @@
-// 32 columns at a time: the survivors are expanded to their columns, a bf16 dot product with x follows; popcounts of the
-// mask advance the stream. Two rows or more are in flight, because each is a chain of popcounts.
+// 32 columns at a time: the survivors are expanded to their columns, a bf16 dot product with x follows; popcounts of
+// the mask advance the stream. Two rows or more are in flight, because each is a chain of popcounts.
 #include "bitmap_linear.h"
 #include "isa.h"
 
@@ -17,8 +17,8 @@ PRISM_DEFINE_UNROLL
 
 constexpr int64_t kPrefetchBytes = 12288;  // at least; always past the rows in flight
 
-// The fresh zero, kept in front of the expansion by the empty asm, breaks the dependency of vpexpandw on the old value of
-// its destination.
+// The fresh zero, kept in front of the expansion by the empty asm, breaks the dependency of vpexpandw on the old value
+// of its destination.
 inline __m512bh Expand(__mmask32 mask, __m512i values) {
   __m512i zero = _mm512_setzero_si512();
   asm("" : "+v"(zero));

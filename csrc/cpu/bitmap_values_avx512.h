@@ -9,8 +9,8 @@
 PRISM_TARGET_BEGIN(PRISM_TARGET_AVX512)
 namespace prism::cpu::avx512 {
 
-// The fresh zero, kept in front of the expansion by the empty asm, breaks the dependency of vpexpand on the old value of its
-// destination.
+// The fresh zero, kept in front of the expansion by the empty asm, breaks the dependency of vpexpand on the old value
+// of its destination.
 static inline __m512i ExpandWords(__mmask32 mask, __m512i values) {
   __m512i zero = _mm512_setzero_si512();
   asm("" : "+v"(zero));

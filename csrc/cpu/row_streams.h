@@ -6,8 +6,9 @@
 
 namespace prism::cpu {
 
-// A row of at most `row_bytes` bytes, whatever its bitmap says, is followed by kSlack readable ones: it is read in place,
-// or near the end of the buffer from a copy padded with 0. Kernels thus never leave the buffer, nor check for its end.
+// A row of at most `row_bytes` bytes, whatever its bitmap says, is followed by kSlack readable ones: it is read in
+// place, or near the end of the buffer from a copy padded with 0. Kernels thus never leave the buffer, nor check for
+// its end.
 class RowStreams {
  public:
   static constexpr int64_t kSlack = 64;

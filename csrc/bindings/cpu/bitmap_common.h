@@ -30,12 +30,13 @@ inline const void* CheckBias(const std::optional<Tensor>& bias, const Tensor& x,
   return bias->const_data_ptr();
 }
 
-inline cpu::BitmapValues CheckBitmapValues(const Tensor& bitmap, const Tensor& values, const Tensor& row_offsets, int64_t k,
-                                           const char* op) {
+inline cpu::BitmapValues CheckBitmapValues(const Tensor& bitmap, const Tensor& values, const Tensor& row_offsets,
+                                           int64_t k, const char* op) {
   const DType dtype = FloatDType(values, op, "values");
   const int64_t n = CheckBitmap(bitmap, k, op);
   CheckRowOffsets(row_offsets, n, values.numel(), op);
-  return {ConstData<uint8_t>(bitmap), values.const_data_ptr(), ConstData<int32_t>(row_offsets), values.numel(), k, dtype};
+  const auto* offsets = ConstData<int32_t>(row_offsets);
+  return {ConstData<uint8_t>(bitmap), values.const_data_ptr(), offsets, values.numel(), k, dtype};
 }
 
 // A weight [n, k], k by the column scale.
@@ -57,10 +58,11 @@ inline cpu::BitmapDualShift CheckBitmapDualShift(const Tensor& bitmap, const Ten
   CheckNumel(scale, n * num_groups, op, "scale");
   if (book == Codebook::kUniform) CheckNumel(zero, n * PackedBytes(num_groups, bits), op, "zero");
   const float* levels = CodebookLevels(book);
-  const int zero_level = levels == nullptr ? 0 : static_cast<int>(std::find(levels, levels + CodebookSize(book), 0.0f) - levels);
+  const float* zero_level = std::find(levels, levels + CodebookSize(book), 0.0f);
   return {ConstData<uint8_t>(bitmap), ConstData<uint8_t>(codes), ConstData<int32_t>(row_offsets),
           ConstData<uint16_t>(scale), ConstData<uint8_t>(zero), levels, codes.numel(), k,
-          std::min(group_size, std::max<int64_t>(k, 1)), num_groups, static_cast<int>(bits), zero_level};
+          std::min(group_size, std::max<int64_t>(k, 1)), num_groups, static_cast<int>(bits),
+          static_cast<int>(zero_level - levels)};
 }
 
 }  // namespace prism

@@ -16,7 +16,8 @@ Tensor BitmapDualShiftDequantizeCpu(const Tensor& bitmap, const Tensor& codes, c
   const uint16_t* columns = ConstData<uint16_t>(column_scale);
   void* data = out.mutable_data_ptr();
   const auto kernel = cpu::PickBitmapDualShiftDequantize();
-  torch::stable::parallel_for(0, n, std::max<int64_t>(1, 65536 / std::max<int64_t>(k, 1)), [&](int64_t begin, int64_t end) {
+  const int64_t grain = std::max<int64_t>(1, 65536 / std::max<int64_t>(k, 1));
+  torch::stable::parallel_for(0, n, grain, [&](int64_t begin, int64_t end) {
     kernel(weight, columns, begin, end, out_dtype, data);
   });
   return out;

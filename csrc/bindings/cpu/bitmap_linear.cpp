@@ -8,8 +8,8 @@ namespace {
 
 // The kernel on ranges of rows, each stored by the thread that made it.
 template <class T>
-void Run(cpu::BitmapLinearFn<T> kernel, const cpu::BitmapValues& weight, const std::vector<T>& activations, const void* bias,
-         DType dtype, int64_t m, int64_t n, void* y) {
+void Run(cpu::BitmapLinearFn<T> kernel, const cpu::BitmapValues& weight, const std::vector<T>& activations,
+         const void* bias, DType dtype, int64_t m, int64_t n, void* y) {
   std::vector<float> sums(static_cast<size_t>(m * n));
   const int64_t grain = std::max<int64_t>(4, 32768 / std::max<int64_t>(weight.k, 1));
   torch::stable::parallel_for(0, n, grain, [&](int64_t begin, int64_t end) {

@@ -10,7 +10,8 @@ Tensor BitmapUnpackCpu(const Tensor& bitmap, const Tensor& values, const Tensor&
   Tensor out = torch::stable::new_empty(values, {n, k});
   void* data = out.mutable_data_ptr();
   const auto kernel = cpu::PickBitmapUnpack();
-  torch::stable::parallel_for(0, n, std::max<int64_t>(1, 65536 / std::max<int64_t>(k, 1)), [&](int64_t begin, int64_t end) {
+  const int64_t grain = std::max<int64_t>(1, 65536 / std::max<int64_t>(k, 1));
+  torch::stable::parallel_for(0, n, grain, [&](int64_t begin, int64_t end) {
     kernel(weight, begin, end, data);
   });
   return out;
