@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from dual_shift_cases import GRIDS, GROUP_SIZES, all_grids, make_column_scale, make_packed
 
+from dual_shift_cases import GRIDS, GROUP_SIZES, all_grids, make_column_scale, make_packed
 from prism_kernels import ops
 from prism_kernels.reference.codebooks import levels
 from prism_kernels.reference.dual_shift_dequantize import dual_shift_dequantize as reference

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from dual_shift_cases import GRIDS, GROUP_SIZES, make_exact, make_packed
 
+from dual_shift_cases import GRIDS, GROUP_SIZES, make_exact, make_packed
 from prism_kernels import dispatch, ops
 from prism_kernels.reference.dual_shift_dequantize import dual_shift_dequantize
 from prism_kernels.testing import LINEAR_PROBLEMS, LinearProblem, assert_matches

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from dual_shift_cases import GRIDS, all_grids, make_column_scale, make_weight
 
+from dual_shift_cases import GRIDS, all_grids, make_column_scale, make_weight
 from prism_kernels import ops
 from prism_kernels.reference.codebooks import LEVELS, levels
 from prism_kernels.reference.dual_shift_quantize import dual_shift_quantize as reference
