@@ -1,5 +1,6 @@
 // Checks and views that the bindings of the bitmap ops share.
 #pragma once
+#include "../../cpu/activations.h"
 #include "../../cpu/bitmap_dual_shift.h"
 #include "../../cpu/bitmap_values.h"
 #include "../common.h"
@@ -63,6 +64,18 @@ inline cpu::BitmapDualShift CheckBitmapDualShift(const Tensor& bitmap, const Ten
           ConstData<uint16_t>(scale), ConstData<uint8_t>(zero), levels, codes.numel(), k,
           std::min(group_size, std::max<int64_t>(k, 1)), num_groups, static_cast<int>(bits),
           static_cast<int>(zero_level - levels)};
+}
+
+// A linear's kernel on ranges of rows, each stored by the thread that made it. y [m, n] of dtype; bias [n] or null.
+template <class Kernel, class Weight, class T>
+void RunBitmapLinear(Kernel kernel, const Weight& weight, const std::vector<T>& activations, const void* bias, DType dtype,
+                     int64_t m, int64_t n, void* y) {
+  std::vector<float> sums(static_cast<size_t>(m * n));
+  const int64_t grain = std::max<int64_t>(4, 32768 / std::max<int64_t>(weight.k, 1));
+  torch::stable::parallel_for(0, n, grain, [&](int64_t begin, int64_t end) {
+    kernel(weight, activations.data(), m, begin, end, sums.data(), n);
+    cpu::StoreColumns(sums.data(), bias, m, n, begin, end, dtype, y);
+  });
 }
 
 }  // namespace prism

@@ -1,25 +1,8 @@
 #include "../../cpu/bitmap_dual_shift_linear.h"
 
-#include "../../cpu/activations.h"
 #include "bitmap_common.h"
 
 namespace prism {
-namespace {
-
-// The kernel on ranges of rows, each stored by the thread that made it.
-template <class T>
-void Run(cpu::BitmapDualShiftLinearFn<T> kernel, const cpu::BitmapDualShift& weight, const std::vector<T>& activations,
-         const void* bias, DType dtype, int64_t m, int64_t n, void* y) {
-  std::vector<float> sums(static_cast<size_t>(m * n));
-  const int64_t grain = std::max<int64_t>(4, 32768 / std::max<int64_t>(weight.k, 1));
-  torch::stable::parallel_for(0, n, grain, [&](int64_t begin, int64_t end) {
-    kernel(weight, activations.data(), m, begin, end, sums.data(), n);
-    cpu::StoreColumns(sums.data(), bias, m, n, begin, end, dtype, y);
-  });
-}
-
-}  // namespace
-
 Tensor BitmapDualShiftLinearCpu(const Tensor& x, const Tensor& bitmap, const Tensor& codes, const Tensor& row_offsets,
                                 const Tensor& scale, const Tensor& zero, const Tensor& column_scale,
                                 std::optional<Tensor> bias, int64_t bits, int64_t group_size, std::string codebook) {
@@ -34,10 +17,10 @@ Tensor BitmapDualShiftLinearCpu(const Tensor& x, const Tensor& bitmap, const Ten
   const uint16_t* columns = ConstData<uint16_t>(column_scale);
   if (const auto kernel = cpu::PickBitmapDualShiftLinearSplit(weight, dtype)) {
     const auto activations = cpu::SplitActivations(x.const_data_ptr(), dtype, m, k, columns);
-    Run(kernel, weight, activations, bias_data, dtype, m, n, y.mutable_data_ptr());
+    RunBitmapLinear(kernel, weight, activations, bias_data, dtype, m, n, y.mutable_data_ptr());
   } else {
     const auto activations = cpu::FloatActivations(x.const_data_ptr(), dtype, m, k, columns);
-    Run(cpu::PickBitmapDualShiftLinear(), weight, activations, bias_data, dtype, m, n, y.mutable_data_ptr());
+    RunBitmapLinear(cpu::PickBitmapDualShiftLinear(), weight, activations, bias_data, dtype, m, n, y.mutable_data_ptr());
   }
   return y;
 }

@@ -1,25 +1,8 @@
 #include "../../cpu/bitmap_linear.h"
 
-#include "../../cpu/activations.h"
 #include "bitmap_common.h"
 
 namespace prism {
-namespace {
-
-// The kernel on ranges of rows, each stored by the thread that made it.
-template <class T>
-void Run(cpu::BitmapLinearFn<T> kernel, const cpu::BitmapValues& weight, const std::vector<T>& activations,
-         const void* bias, DType dtype, int64_t m, int64_t n, void* y) {
-  std::vector<float> sums(static_cast<size_t>(m * n));
-  const int64_t grain = std::max<int64_t>(4, 32768 / std::max<int64_t>(weight.k, 1));
-  torch::stable::parallel_for(0, n, grain, [&](int64_t begin, int64_t end) {
-    kernel(weight, activations.data(), m, begin, end, sums.data(), n);
-    cpu::StoreColumns(sums.data(), bias, m, n, begin, end, dtype, y);
-  });
-}
-
-}  // namespace
-
 Tensor BitmapLinearCpu(const Tensor& x, const Tensor& bitmap, const Tensor& values, const Tensor& row_offsets,
                        std::optional<Tensor> bias) {
   const char* op = "bitmap_linear";
@@ -32,10 +15,10 @@ Tensor BitmapLinearCpu(const Tensor& x, const Tensor& bitmap, const Tensor& valu
   Tensor y = torch::stable::new_empty(x, {m, n});
   if (const auto kernel = cpu::PickBitmapLinearBFloat16(weight, dtype)) {
     const auto activations = cpu::BFloat16Activations(x.const_data_ptr(), m, k);
-    Run(kernel, weight, activations, bias_data, dtype, m, n, y.mutable_data_ptr());
+    RunBitmapLinear(kernel, weight, activations, bias_data, dtype, m, n, y.mutable_data_ptr());
   } else {
     const auto activations = cpu::FloatActivations(x.const_data_ptr(), dtype, m, k, nullptr);
-    Run(cpu::PickBitmapLinear(), weight, activations, bias_data, dtype, m, n, y.mutable_data_ptr());
+    RunBitmapLinear(cpu::PickBitmapLinear(), weight, activations, bias_data, dtype, m, n, y.mutable_data_ptr());
   }
   return y;
 }
