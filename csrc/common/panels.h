@@ -1,0 +1,26 @@
+// The order in which every packed weight is stored: panels of 16 rows, in them quads of 16 rows x 4 columns, so that a
+// vector register of 16 lanes holds one row per lane. prism_kernels/reference/panels.py is the specification.
+#pragma once
+#include <cstdint>
+
+#include "dtype.h"
+
+namespace prism {
+
+inline constexpr int64_t kPanelRows = 16;
+inline constexpr int64_t kQuadColumns = 4;
+inline constexpr int64_t kQuadBytes = kPanelRows * kQuadColumns;
+inline constexpr int64_t kBlockColumns = 32;  // of packed codes: 8 quads
+inline constexpr int64_t kBlockQuads = kBlockColumns / kQuadColumns;
+
+// Byte b of a lane is this column of the quad: low bytes of the 16-bit words are a pair of neighbours, high bytes too.
+inline constexpr int kQuadOrder[4] = {0, 2, 1, 3};
+
+inline int64_t NumPanels(int64_t n) { return CeilDiv(n, kPanelRows); }
+inline int64_t NumQuads(int64_t k) { return CeilDiv(k, kQuadColumns); }
+inline int64_t NumBlocks32(int64_t k) { return CeilDiv(k, kBlockColumns); }
+
+// Bytes of the zero points of one group of one panel: two rows to a byte up to 4 bits.
+inline int64_t ZeroBytes(int bits) { return bits <= 4 ? kPanelRows / 2 : kPanelRows; }
+
+}  // namespace prism
