@@ -1,0 +1,192 @@
+// AVX2 for linears over quads: one row per lane, half a panel per register. Included by its kernels only.
+#pragma once
+#include "quad_linear.h"
+#include "unroll.h"
+
+#if PRISM_X86
+#include <immintrin.h>
+
+PRISM_TARGET_BEGIN(PRISM_TARGET_AVX2)
+namespace prism::cpu::avx2 {
+
+constexpr int kLanes = 8;
+constexpr int kPanelStrips = 2;  // both halves of a panel share the activations
+constexpr int kManyStrips = 2;
+constexpr int kFewTokens = 4;
+inline constexpr TokenWidths kTokenWidths = {{1, 2, 4}, 3, {4}, 1};
+using Floats = __m256;
+using Ints = __m256i;
+
+template <bool kMany, class Body>
+static inline void ForWidth(int width, Body body) {
+  if constexpr (!kMany) {
+    if (width == 1) return body(std::integral_constant<int, 1>());
+    if (width == 2) return body(std::integral_constant<int, 2>());
+  }
+  return body(std::integral_constant<int, 4>());
+}
+
+// Without it compilers carry copies of the sums from one loop to the next on the stack.
+template <class Vector>
+static inline PRISM_INLINE void KeepInRegister(Vector& v) {
+  asm("" : "+x"(v));
+}
+static inline PRISM_INLINE void Prefetch(const void* p) { _mm_prefetch(p, _MM_HINT_T0); }
+static inline PRISM_INLINE Floats Set1(float v) { return _mm256_set1_ps(v); }
+static inline PRISM_INLINE Floats LoadFloats(const float* p) { return _mm256_loadu_ps(p); }
+static inline PRISM_INLINE Floats Add(Floats a, Floats b) { return _mm256_add_ps(a, b); }
+static inline PRISM_INLINE Floats Multiply(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
+static inline PRISM_INLINE Floats MultiplyAdd(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
+static inline PRISM_INLINE Ints LoadInts(const void* p) {
+  return _mm256_loadu_si256(static_cast<const __m256i*>(p));
+}
+// Of 16-bit words to the right, or to the left where negative.
+template <int kRight>
+static inline PRISM_INLINE Ints Shift16(Ints v) {
+  if constexpr (kRight == 0) return v;
+  if constexpr (kRight > 0) return _mm256_srli_epi16(v, kRight);
+  return _mm256_slli_epi16(v, -kRight);
+}
+// The bits kHigh of each byte from `high`, the others from `low`.
+template <int kHigh>
+static inline PRISM_INLINE Ints Select(Ints high, Ints low) {
+  const Ints mask = _mm256_set1_epi8(kHigh);
+  return _mm256_or_si256(_mm256_and_si256(mask, high), _mm256_andnot_si256(mask, low));
+}
+static inline PRISM_INLINE float AsFloat(const uint32_t* p) { return BitsToFloat(*p); }
+
+// Eight of the sixteen values of a panel's group: half `strip % 2` of panel `strip / 2`.
+static inline PRISM_INLINE int64_t GroupOf(const QuadGrid& grid, int64_t strip, int64_t group) {
+  return strip / 2 * grid.groups + group;
+}
+
+static inline PRISM_INLINE Floats LoadScales(const QuadGrid& grid, int64_t strip, int64_t group) {
+  if (grid.scale == nullptr) return _mm256_set1_ps(1.0f);
+  const uint16_t* p = grid.scale + GroupOf(grid, strip, group) * kPanelRows + strip % 2 * kLanes;
+  const __m128i words = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(words), 16));
+}
+
+// The zero points of one group, 0 where the codebook has none.
+static inline PRISM_INLINE Ints LoadZeros(const QuadGrid& grid, int64_t strip, int64_t group) {
+  if (grid.codebook != Codebook::kUniform) return _mm256_setzero_si256();
+  const uint8_t* p = grid.zero + GroupOf(grid, strip, group) * ZeroBytes(grid.bits);
+  if (grid.bits > 4) {
+    return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + strip % 2 * kLanes)));
+  }
+  const Ints pairs = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+  return strip % 2 == 0 ? _mm256_and_si256(pairs, _mm256_set1_epi32(15)) : _mm256_srli_epi32(pairs, 4);
+}
+
+static inline void StoreOutput(Floats v, int64_t count, const QuadOutput& out, int64_t at) {
+  alignas(32) float values[kLanes];
+  _mm256_store_ps(values, v);
+  for (int64_t i = 0; i < count; ++i) StoreFloat(values[i], out.y, out.dtype, at + i);
+}
+
+// Sums in float32 begin with -z times the sum of x, to which the products of the codes are added.
+struct FloatSums {
+  using Sum = Floats;
+  static PRISM_INLINE Floats Start(Ints zero, const uint32_t* sum) {
+    return _mm256_mul_ps(_mm256_cvtepi32_ps(zero), _mm256_set1_ps(-AsFloat(sum)));
+  }
+  static PRISM_INLINE Floats Plus(Floats a, Floats b) { return _mm256_add_ps(a, b); }
+  static PRISM_INLINE Floats Value(Floats sum) { return sum; }
+  static PRISM_INLINE Floats FirstStart(Ints) { return _mm256_setzero_ps(); }
+  static PRISM_INLINE Floats AddStart(Floats sum, Floats) { return sum; }
+  template <class Segment>
+  static PRISM_INLINE Floats StartSigned(const Segment&, int, const uint32_t*) { return _mm256_setzero_ps(); }
+};
+
+struct Float32 : FloatSums {
+  static constexpr int kParts = 4;
+  using Weights = Floats;
+  using Zero = Floats;
+  static PRISM_INLINE Floats Dot(Floats sum, Floats weights, const uint32_t* x) {
+    return _mm256_fmadd_ps(weights, _mm256_set1_ps(AsFloat(x)), sum);
+  }
+  static PRISM_INLINE Floats DotSigned(Floats sum, Floats weights, const uint32_t* x) { return Dot(sum, weights, x); }
+  static PRISM_INLINE Floats Prepare(Ints zero) { return _mm256_cvtepi32_ps(zero); }
+};
+
+struct Float32Convert : Float32 {
+  explicit Float32Convert(const QuadGrid& grid) : mask(_mm256_set1_epi32((1 << grid.bits) - 1)) {}
+  template <int kPart>
+  PRISM_INLINE Floats Decode(Ints quad) const {
+    return _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srli_epi32(quad, 8 * kPart), mask));
+  }
+  template <int kPart>
+  PRISM_INLINE Floats DecodeSigned(Ints quad, Floats zero) const { return _mm256_sub_ps(Decode<kPart>(quad), zero); }
+  Ints mask;
+};
+
+// Two tables of eight levels; bit 3 of a code chooses between them.
+struct Float32Levels : Float32 {
+  explicit Float32Levels(const QuadGrid& grid) {
+    float values[16];
+    const float* levels = CodebookLevels(grid.codebook);
+    for (int i = 0; i < 16; ++i) values[i] = levels[i % CodebookSize(grid.codebook)];
+    low = _mm256_loadu_ps(values);
+    high = _mm256_loadu_ps(values + 8);
+  }
+  template <int kPart>
+  PRISM_INLINE Floats Decode(Ints quad) const {
+    const Ints codes = _mm256_srli_epi32(quad, 8 * kPart);
+    return _mm256_blendv_ps(_mm256_permutevar8x32_ps(low, codes), _mm256_permutevar8x32_ps(high, codes),
+                            _mm256_castsi256_ps(_mm256_slli_epi32(codes, 28)));
+  }
+  template <int kPart>
+  PRISM_INLINE Floats DecodeSigned(Ints quad, Floats) const { return Decode<kPart>(quad); }
+  Floats low, high;
+};
+
+// Codes below 128 times int8: pairs of products fit 16 bits up to 6 bits of code.
+struct Int8 {
+  static constexpr int kParts = 1;
+  using Sum = Ints;
+  using Weights = Ints;
+  using Zero = Ints;
+  explicit Int8(const QuadGrid& grid) : mask(_mm256_set1_epi8(static_cast<char>((1 << grid.bits) - 1))) {}
+  template <int kPart>
+  PRISM_INLINE Ints Decode(Ints quad) const { return _mm256_and_si256(quad, mask); }
+  static PRISM_INLINE Ints Start(Ints zero, const uint32_t* sum) {
+    return _mm256_mullo_epi32(zero, _mm256_set1_epi32(-static_cast<int32_t>(*sum)));
+  }
+  static PRISM_INLINE Ints Products(Ints weights, const uint32_t* x) {
+    const Ints pairs = _mm256_maddubs_epi16(weights, _mm256_set1_epi32(static_cast<int>(*x)));
+    return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+  }
+  static PRISM_INLINE Ints Dot(Ints sum, Ints weights, const uint32_t* x) {
+    return _mm256_add_epi32(sum, Products(weights, x));
+  }
+  static PRISM_INLINE Ints Plus(Ints a, Ints b) { return _mm256_add_epi32(a, b); }
+  static PRISM_INLINE Floats Value(Ints sum) { return _mm256_cvtepi32_ps(sum); }
+
+  static PRISM_INLINE Ints Prepare(Ints zero) { return zero; }
+  template <int kPart>
+  PRISM_INLINE Ints DecodeSigned(Ints quad, Ints) const { return Decode<kPart>(quad); }
+  static PRISM_INLINE Ints DotSigned(Ints sum, Ints weights, const uint32_t* x) { return Dot(sum, weights, x); }
+  static PRISM_INLINE Ints FirstStart(Ints zero) { return zero; }
+  static PRISM_INLINE Ints AddStart(Ints start, Ints) { return start; }
+  template <class Segment>
+  static PRISM_INLINE Ints StartSigned(const Segment& segment, int strip, const uint32_t* sum) {
+    return segment.first ? Start(segment.start[strip], sum) : _mm256_setzero_si256();
+  }
+  Ints mask;
+};
+
+// 8-bit codes, a nibble at a time.
+struct Int8Wide : Int8 {
+  using Int8::Int8;
+  static PRISM_INLINE Ints Dot(Ints sum, Ints weights, const uint32_t* x) {
+    const Ints nibble = _mm256_set1_epi8(15);
+    const Ints low = Products(_mm256_and_si256(weights, nibble), x);
+    const Ints high = Products(_mm256_and_si256(_mm256_srli_epi16(weights, 4), nibble), x);
+    return _mm256_add_epi32(sum, _mm256_add_epi32(low, _mm256_slli_epi32(high, 4)));
+  }
+  static PRISM_INLINE Ints DotSigned(Ints sum, Ints weights, const uint32_t* x) { return Dot(sum, weights, x); }
+};
+
+}  // namespace prism::cpu::avx2
+PRISM_TARGET_END
+#endif

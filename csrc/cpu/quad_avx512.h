@@ -1,0 +1,219 @@
+// AVX-512 for linears over quads: one row per lane, a panel per register. Included by its kernels only.
+#pragma once
+#include "quad_linear.h"
+#include "unroll.h"
+
+#if PRISM_X86
+#include <immintrin.h>
+
+#include <cstring>
+
+PRISM_TARGET_BEGIN(PRISM_TARGET_AVX512)
+namespace prism::cpu::avx512 {
+
+constexpr int kLanes = 16;
+constexpr int kPanelStrips = 1;  // strips per panel
+constexpr int kManyStrips = 2;   // strips that many tokens share: 2 x 12 sums leave registers for weights and activations
+constexpr int kFewTokens = 16;
+inline constexpr TokenWidths kTokenWidths = {{1, 2, 4, 8, 12, 16}, 6, {4, 8, 12}, 3};
+using Floats = __m512;
+using Ints = __m512i;
+
+// Without it compilers carry copies of the sums from one loop to the next on the stack.
+template <class Vector>
+static inline PRISM_INLINE void KeepInRegister(Vector& v) {
+  asm("" : "+v"(v));
+}
+
+// Calls body(std::integral_constant<int, width>()) for a tile of `width` tokens.
+template <bool kMany, class Body>
+static inline void ForWidth(int width, Body body) {
+  if constexpr (kMany) {
+    if (width == 12) return body(std::integral_constant<int, 12>());
+    if (width == 8) return body(std::integral_constant<int, 8>());
+    return body(std::integral_constant<int, 4>());
+  } else {
+    if (width == 1) return body(std::integral_constant<int, 1>());
+    if (width == 2) return body(std::integral_constant<int, 2>());
+    if (width == 4) return body(std::integral_constant<int, 4>());
+    if (width == 8) return body(std::integral_constant<int, 8>());
+    if (width == 12) return body(std::integral_constant<int, 12>());
+    return body(std::integral_constant<int, 16>());
+  }
+}
+
+static inline PRISM_INLINE void Prefetch(const void* p) { _mm_prefetch(p, _MM_HINT_T0); }
+static inline PRISM_INLINE Floats Set1(float v) { return _mm512_set1_ps(v); }
+static inline PRISM_INLINE Floats LoadFloats(const float* p) { return _mm512_loadu_ps(p); }
+static inline PRISM_INLINE Floats Add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
+static inline PRISM_INLINE Floats Multiply(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
+static inline PRISM_INLINE Floats MultiplyAdd(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
+static inline PRISM_INLINE Ints LoadInts(const void* p) { return _mm512_loadu_si512(p); }
+static inline PRISM_INLINE void StoreInts(void* p, Ints v) { _mm512_storeu_si512(p, v); }
+// Of 16-bit words to the right, or to the left where negative.
+template <int kRight>
+static inline PRISM_INLINE Ints Shift16(Ints v) {
+  if constexpr (kRight == 0) return v;
+  if constexpr (kRight > 0) return _mm512_srli_epi16(v, kRight);
+  return _mm512_slli_epi16(v, -kRight);
+}
+// The bits kHigh of each byte from `high`, the others from `low`.
+template <int kHigh>
+static inline PRISM_INLINE Ints Select(Ints high, Ints low) {
+  return _mm512_ternarylogic_epi32(_mm512_set1_epi8(kHigh), high, low, 0xca);
+}
+static inline PRISM_INLINE float AsFloat(const uint32_t* p) {
+  float v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+
+static inline PRISM_INLINE Floats LoadScales(const QuadGrid& grid, int64_t panel, int64_t group) {
+  if (grid.scale == nullptr) return _mm512_set1_ps(1.0f);
+  const void* p = grid.scale + (panel * grid.groups + group) * kPanelRows;
+  return _mm512_castsi512_ps(
+      _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(static_cast<const __m256i*>(p))), 16));
+}
+
+// The zero points of one group, 0 where the codebook has none.
+static inline PRISM_INLINE Ints LoadZeros(const QuadGrid& grid, int64_t panel, int64_t group) {
+  if (grid.codebook != Codebook::kUniform) return _mm512_setzero_si512();
+  const uint8_t* p = grid.zero + (panel * grid.groups + group) * ZeroBytes(grid.bits);
+  if (grid.bits > 4) return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  const __m128i pairs = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)), low = _mm_set1_epi8(15);
+  return _mm512_cvtepu8_epi32(
+      _mm_unpacklo_epi64(_mm_and_si128(pairs, low), _mm_and_si128(_mm_srli_epi16(pairs, 4), low)));
+}
+
+static inline void StoreOutput(Floats v, int64_t count, const QuadOutput& out, int64_t at) {
+  const __mmask16 mask = static_cast<__mmask16>((1u << count) - 1);
+  if (out.dtype == DType::kFloat32) return _mm512_mask_storeu_ps(static_cast<float*>(out.y) + at, mask, v);
+  uint16_t* y = static_cast<uint16_t*>(out.y) + at;
+  if (out.dtype == DType::kFloat16) {
+    return _mm256_mask_storeu_epi16(y, mask, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+  }
+  const Ints bits = _mm512_castps_si512(v);
+  const Ints odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const Ints rounded = _mm512_srli_epi32(_mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))), 16);
+  const Ints quiet = _mm512_set1_epi32(0x7fc0);
+  const __mmask16 nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
+  _mm512_mask_cvtepi32_storeu_epi16(y, mask, _mm512_mask_mov_epi32(rounded, nan, quiet));
+}
+
+// Sums in float32 begin with -z times the sum of x, to which the products of the codes are added.
+struct FloatSums {
+  using Sum = Floats;
+  static PRISM_INLINE Floats Start(Ints zero, const uint32_t* sum) {
+    return _mm512_mul_ps(_mm512_cvtepi32_ps(zero), _mm512_set1_ps(-AsFloat(sum)));
+  }
+  static PRISM_INLINE Floats Plus(Floats a, Floats b) { return _mm512_add_ps(a, b); }
+  static PRISM_INLINE Floats Value(Floats sum) { return sum; }
+  static PRISM_INLINE Floats FirstStart(Ints) { return _mm512_setzero_ps(); }
+  template <class Weights>
+  static PRISM_INLINE Floats AddStart(Floats sum, Weights) { return sum; }
+  template <class Segment>
+  static PRISM_INLINE Floats StartSigned(const Segment&, int, const uint32_t*) { return _mm512_setzero_ps(); }
+};
+
+// Weights and products in float32.
+struct Float32 : FloatSums {
+  static constexpr int kParts = 4;
+  using Weights = Floats;
+  static PRISM_INLINE Floats Dot(Floats sum, Floats weights, const uint32_t* x) {
+    return _mm512_fmadd_ps(weights, _mm512_set1_ps(AsFloat(x)), sum);
+  }
+  static PRISM_INLINE Floats DotSigned(Floats sum, Floats weights, const uint32_t* x) { return Dot(sum, weights, x); }
+  using Zero = Floats;
+  static PRISM_INLINE Floats Prepare(Ints zero) { return _mm512_cvtepi32_ps(zero); }
+};
+
+// Codes of up to 4 bits: a table of 16 values.
+struct Float32Table : Float32 {
+  explicit Float32Table(const QuadGrid& grid) {
+    alignas(64) float values[16];
+    const float* levels = CodebookLevels(grid.codebook);
+    const int mask = (1 << grid.bits) - 1;
+    for (int i = 0; i < 16; ++i) values[i] = levels != nullptr ? levels[i & mask] : static_cast<float>(i & mask);
+    table = _mm512_load_ps(values);
+  }
+  template <int kPart>
+  PRISM_INLINE Floats Decode(Ints quad) const {
+    return _mm512_permutexvar_ps(kPart == 0 ? quad : _mm512_srli_epi32(quad, 8 * kPart), table);
+  }
+  template <int kPart>
+  PRISM_INLINE Floats DecodeSigned(Ints quad, Floats zero) const { return _mm512_sub_ps(Decode<kPart>(quad), zero); }
+  Floats table;
+};
+
+struct Float32Convert : Float32 {
+  explicit Float32Convert(const QuadGrid& grid) : mask(_mm512_set1_epi32((1 << grid.bits) - 1)) {}
+  template <int kPart>
+  PRISM_INLINE Floats Decode(Ints quad) const {
+    return _mm512_cvtepi32_ps(_mm512_and_si512(_mm512_srli_epi32(quad, 8 * kPart), mask));
+  }
+  template <int kPart>
+  PRISM_INLINE Floats DecodeSigned(Ints quad, Floats zero) const { return _mm512_sub_ps(Decode<kPart>(quad), zero); }
+  Ints mask;
+};
+
+struct Int8 {
+  static constexpr int kParts = 1;
+  using Sum = Ints;
+  using Weights = Ints;
+  explicit Int8(const QuadGrid& grid) : mask(_mm512_set1_epi8(static_cast<char>((1 << grid.bits) - 1))) {}
+  template <int kPart>
+  PRISM_INLINE Ints Decode(Ints quad) const { return _mm512_and_si512(quad, mask); }
+  static PRISM_INLINE Ints Start(Ints zero, const uint32_t* sum) {
+    return _mm512_mullo_epi32(zero, _mm512_set1_epi32(-static_cast<int32_t>(*sum)));
+  }
+  static PRISM_INLINE Ints Dot(Ints sum, Ints weights, const uint32_t* x) {
+    return _mm512_dpbusd_epi32(sum, weights, _mm512_set1_epi32(static_cast<int>(*x)));
+  }
+  static PRISM_INLINE Ints Plus(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
+  static PRISM_INLINE Floats Value(Ints sum) { return _mm512_cvtepi32_ps(sum); }
+  Ints mask;
+};
+
+// Signed weights (q - z) times activations + 128, which dpbusd takes as its unsigned side; sums begin with -128 times the
+// sum of the weights.
+struct Int8Signed : Int8 {
+  using Zero = Ints;
+  explicit Int8Signed(const QuadGrid& grid) : Int8(grid) {}
+  static PRISM_INLINE Ints Prepare(Ints zero) { return _mm512_mullo_epi32(zero, _mm512_set1_epi32(0x01010101)); }
+  template <int kPart>
+  PRISM_INLINE Ints DecodeSigned(Ints quad, Ints zero) const {
+    return _mm512_sub_epi8(_mm512_and_si512(quad, mask), zero);
+  }
+  static PRISM_INLINE Ints DotSigned(Ints sum, Ints weights, const uint32_t* x) {
+    return _mm512_dpbusd_epi32(sum, _mm512_set1_epi32(static_cast<int>(*x)), weights);
+  }
+  static PRISM_INLINE Ints FirstStart(Ints) { return _mm512_setzero_si512(); }
+  static PRISM_INLINE Ints AddStart(Ints sum, Ints weights) {
+    const Ints all = _mm512_set1_epi8(static_cast<char>(0x80));
+    return _mm512_sub_epi32(sum, _mm512_dpbusd_epi32(_mm512_setzero_si512(), all, weights));
+  }
+  template <class Segment>
+  static PRISM_INLINE Ints StartSigned(const Segment& segment, int strip, const uint32_t*) {
+    return segment.start[strip];
+  }
+};
+
+// q - z of 8-bit codes has 9 bits: the codes stay unsigned, and sums begin with -z times the sum of x.
+struct Int8Wide : Int8 {
+  using Zero = Ints;
+  explicit Int8Wide(const QuadGrid& grid) : Int8(grid) {}
+  static PRISM_INLINE Ints Prepare(Ints zero) { return zero; }
+  template <int kPart>
+  PRISM_INLINE Ints DecodeSigned(Ints quad, Ints) const { return quad; }
+  static PRISM_INLINE Ints DotSigned(Ints sum, Ints weights, const uint32_t* x) { return Dot(sum, weights, x); }
+  static PRISM_INLINE Ints FirstStart(Ints zero) { return zero; }
+  static PRISM_INLINE Ints AddStart(Ints start, Ints) { return start; }
+  template <class Segment>
+  static PRISM_INLINE Ints StartSigned(const Segment& segment, int strip, const uint32_t* sum) {
+    return segment.first ? Start(segment.start[strip], sum) : _mm512_setzero_si512();
+  }
+};
+
+}  // namespace prism::cpu::avx512
+PRISM_TARGET_END
+#endif

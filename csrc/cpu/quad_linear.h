@@ -1,0 +1,144 @@
+// Linears over quads of codes (common/panels.h): y = x @ weight^T with weight = (q - z) * s * c, or level[q] * s * c.
+// q: a code per weight; z, s: per (row, group of columns); c: per column, multiplied into x beforehand.
+//
+// A lane is a row, an activation is broadcast to all lanes. Per group of columns
+//   y[row] += s[row] * (sum of q * x  -  z[row] * sum of x),
+// the first sum over small integers, exact in each of the three arithmetics; the second is computed once per token.
+// Pruned weights carry the code z (or that of level 0), so they contribute exactly 0.
+//
+// Few tokens multiply codes as they are decoded. For many, a few columns of some panels are decoded at a time, and all
+// tokens pass by while these are in the first cache.
+#pragma once
+#include <algorithm>
+#include <cstdint>
+#include <new>
+#include <vector>
+
+#include "../common/codebooks.h"
+#include "../common/panels.h"
+#include "isa.h"
+
+namespace prism::cpu {
+
+enum class Arithmetic {
+  kFloat32,   // any activations
+  kBFloat16,  // bfloat16 activations; x * c is rounded to bfloat16, products accumulate in float32
+  kInt8,      // x * c quantized per token to 8 bits; integer sums within a group
+};
+
+// 32-bit activations of one token for one quad: four floats, two pairs of bfloat16, or four int8.
+constexpr int64_t QuadParts(Arithmetic arithmetic) {
+  return arithmetic == Arithmetic::kFloat32 ? 4 : arithmetic == Arithmetic::kBFloat16 ? 2 : 1;
+}
+
+// `count` tokens from `first` on that a kernel multiplies together, padded with zeros to `width`.
+struct TokenTile {
+  int64_t first;
+  int count, width;
+};
+
+// Which tiles a kernel has: one of `few` where m is at most the last of them, otherwise tiles of `many`. Both rise. Plain
+// arrays: a kernel's table must not run code when the library loads.
+struct TokenWidths {
+  int few[8], num_few, many[4], num_many;
+  bool IsFew(int64_t m) const { return m <= few[num_few - 1]; }
+};
+
+std::vector<TokenTile> CutTokens(int64_t m, const TokenWidths& widths);
+
+// Per row and group: scale and zero point, as stored.
+struct QuadGrid {
+  const uint16_t* scale;  // bf16 [panels, groups, 16]; null: 1 everywhere
+  const uint8_t* zero;    // [panels, groups, ZeroBytes(bits)]; unused unless kUniform
+  int64_t groups, group_size;
+  int bits;
+  Codebook codebook;
+
+  int64_t GroupQuads(int64_t quads) const { return groups <= 1 ? quads : group_size / kQuadColumns; }
+  // The byte that stands for a pruned weight where the zero point does not.
+  int ZeroLevel() const {
+    const float* levels = CodebookLevels(codebook);
+    return levels == nullptr ? 0 : static_cast<int>(std::find(levels, levels + CodebookSize(codebook), 0.0f) - levels);
+  }
+};
+
+// Activations times the column scale, in the order of the kernels.
+struct QuadActivations {
+  Arithmetic arithmetic;
+  int64_t m, quads;  // quads: of k columns, rounded up to whole blocks of codes
+  int64_t parts;     // 32-bit words of one token per quad
+  std::vector<TokenTile> tiles;
+  uint32_t* x;    // per tile [quads, parts, width]
+  uint32_t* sums;  // per tile [groups, width]: sums of x over each group, float32 or int32
+  float* scales;   // [m], of kInt8
+
+  int64_t TileWords(const TokenTile& tile) const { return tile.width * quads * parts; }
+};
+
+// Zero point of row `row` in the panel and group that `at` = panel * groups + group names.
+inline int ZeroPoint(const QuadGrid& grid, int64_t at, int64_t row) {
+  const uint8_t* zero = grid.zero + at * ZeroBytes(grid.bits);
+  if (grid.bits > 4) return zero[row];
+  return row < 8 ? zero[row] & 15 : zero[row - 8] >> 4;
+}
+
+struct QuadInput {
+  const void* x;  // [m, k]
+  DType dtype;
+  int64_t m, k;
+  const float* column_scale;  // [k], or null
+  bool int8;                  // whether to quantize
+  uint32_t int8_offset;       // added to each of the four int8 of a word, modulo 256
+};
+
+struct QuadOutput {
+  void* y;  // [m, n]
+  DType dtype;
+  int64_t n;
+  const float* bias;  // [16 * panels], or null
+};
+
+struct QuadLinearArgs {
+  QuadGrid grid;
+  QuadActivations activations;
+  QuadOutput output;
+  int64_t k;
+};
+
+// One instruction set and arithmetic. `arrange` writes one tile of activations; both run on any thread.
+template <class Weight>
+struct QuadLinearKernel {
+  void (*arrange)(const QuadInput& input, const QuadGrid& grid, const TokenTile& tile, int64_t quads, uint32_t* x,
+                  uint32_t* sums, float* scales);
+  void (*run)(const QuadLinearArgs& args, const Weight& weight, int64_t begin_panel, int64_t end_panel);
+  int64_t parts;  // words per token and quad that `arrange` writes
+  TokenWidths widths;
+  // Whether int8 activations of many tokens are stored + 128, as unsigned bytes beside signed weights. Not beside 8-bit
+  // codes, whose distance from a zero point has 9 bits.
+  bool int8_offset = false;
+};
+
+// Groups that no kernel of steps can follow: one panel, decoded to bytes [quads, 64], column by column. Activations are
+// float32 [m, 4 * quads] in natural order, integers where they are quantized. `sums`: 16 * m floats of scratch.
+void AddAnyGroups(const QuadLinearArgs& args, const uint8_t* codes, int64_t panel, std::vector<float>& sums);
+
+inline Arithmetic ArithmeticFor(DType x_dtype, bool int8_activations) {
+  if (int8_activations) return Arithmetic::kInt8;
+  return x_dtype == DType::kBFloat16 && ActiveIsa() == Isa::kAvx512Bf16 ? Arithmetic::kBFloat16 : Arithmetic::kFloat32;
+}
+
+// 64-byte aligned scratch, so that no vector straddles two cache lines.
+class AlignedBytes {
+ public:
+  explicit AlignedBytes(int64_t size)
+      : data_(static_cast<uint8_t*>(::operator new(static_cast<size_t>(size), std::align_val_t{64}))) {}
+  ~AlignedBytes() { ::operator delete(data_, std::align_val_t{64}); }
+  AlignedBytes(const AlignedBytes&) = delete;
+  AlignedBytes& operator=(const AlignedBytes&) = delete;
+  uint8_t* data() const { return data_; }
+
+ private:
+  uint8_t* data_;
+};
+
+}  // namespace prism::cpu
