@@ -33,14 +33,15 @@ def rows_to_panels(rows: torch.Tensor) -> torch.Tensor:
 
 def panels_to_rows(panels: torch.Tensor, n: int) -> torch.Tensor:
     """The inverse: [P, c, 16] -> [n, c]."""
-    return panels.transpose(1, 2).reshape(-1, panels.shape[1])[:n].contiguous()
+    return panels.transpose(1, 2).reshape(panels.shape[0] * PANEL_ROWS, panels.shape[1])[:n].contiguous()
 
 
 def to_quads(values: torch.Tensor, columns: int) -> torch.Tensor:
     """[n, k] -> [P, Q, 64], Q = ceil(k / columns) * columns / 4 quads: element 4 * row + b is QUAD_ORDER[b]'s column."""
     n, k = values.shape
     padded = torch.nn.functional.pad(values, (0, -k % columns, 0, -n % PANEL_ROWS))
-    quads = padded.view(num_panels(n), PANEL_ROWS, -1, QUAD_COLUMNS)[..., QUAD_ORDER].transpose(1, 2)
+    shape = (num_panels(n), PANEL_ROWS, padded.shape[1] // QUAD_COLUMNS, QUAD_COLUMNS)
+    quads = padded.view(shape)[..., QUAD_ORDER].transpose(1, 2)
     return quads.reshape(quads.shape[0], quads.shape[1], PANEL_ROWS * QUAD_COLUMNS)
 
 
@@ -48,7 +49,7 @@ def from_quads(quads: torch.Tensor, n: int, k: int) -> torch.Tensor:
     """The inverse: [P, Q, 64] -> [n, k]."""
     inverse = [QUAD_ORDER.index(c) for c in range(QUAD_COLUMNS)]
     rows = quads.view(*quads.shape[:2], PANEL_ROWS, QUAD_COLUMNS)[..., inverse].transpose(1, 2)
-    return rows.reshape(quads.shape[0] * PANEL_ROWS, -1)[:n, :k].contiguous()
+    return rows.reshape(quads.shape[0] * PANEL_ROWS, quads.shape[1] * QUAD_COLUMNS)[:n, :k].contiguous()
 
 
 def pack_zero(zero: torch.Tensor, bits: int) -> torch.Tensor:
@@ -66,7 +67,7 @@ def unpack_zero(packed: torch.Tensor, n: int, bits: int) -> torch.Tensor:
 def pack_planes(quads: torch.Tensor, bits: int) -> torch.Tensor:
     """Codes u8 [P, Q, 64], Q a multiple of 8 -> u8 [P, Q / 8, bits, 64]: in every block of 8 quads one plane after the
     other; a plane of w bits is w vectors of 64 bytes, quad q in vector q // (8 // w), shifted by w * (q % (8 // w))."""
-    blocks = quads.view(quads.shape[0], -1, 8, quads.shape[-1])
+    blocks = quads.view(quads.shape[0], quads.shape[1] // 8, 8, quads.shape[2])
     vectors, shift = [], 0
     for width in PLANES[bits]:
         plane = (blocks >> shift) & (2**width - 1)
