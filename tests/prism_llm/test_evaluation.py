@@ -239,5 +239,5 @@ def test_model_speed():
             model_speed(shapes, **options)
     with pytest.raises(ValueError, match="shapes must not be empty"):
         model_speed([])
-    with pytest.raises(ValueError, match="must have an nn.Linear, got LayerNorm"):
+    with pytest.raises(ValueError, match=r"must have an nn\.Linear, got LayerNorm"):
         linear_shapes(torch.nn.LayerNorm(4))
