@@ -9,10 +9,10 @@ from .. import ops
 from ._base import PackedWeight
 from ._grid import (
     require,
-    require_grid,
     require_layout,
     require_names,
     require_numbers,
+    require_row_grid,
     require_zero_tail,
     resolve_column_scale,
 )
@@ -136,7 +136,7 @@ class DualShiftWeight(PackedWeight):
         code_bits, device = k * self.bits, self.codes.device
         require_layout(self.NAME, "codes", self.codes, (n, -(-code_bits // 8)), torch.uint8, device)
         require_zero_tail(self.NAME, "codes", self.codes, code_bits)
-        require_grid(self.NAME, n, k, device, self.scale, self.zero, self.column_scale, **self._grid())
+        require_row_grid(self.NAME, n, k, device, self.scale, self.zero, self.column_scale, **self._grid())
 
     def to_dense(self, dtype: torch.dtype | None = None) -> torch.Tensor:
         """[n, k] of dtype, by default float32, in which uniform weights are exact; a pruned weight is exactly 0."""

@@ -5,7 +5,7 @@ import torch
 from ..reference.dual_shift_dequantize import dual_shift_dequantize as reference
 from ._check import FLOAT_DTYPES, require, require_tensor
 from ._define import define
-from ._dual_shift import packed_bytes, require_grid, require_grid_tensors
+from ._dual_shift import packed_bytes, require_grid, require_row_grid_tensors
 
 
 def _fake(codes, scale, zero, column_scale, bits, group_size, codebook, dtype):
@@ -54,7 +54,7 @@ def dual_shift_dequantize(
     require_tensor(column_scale, op, "column_scale", shape=(None,), dtype=torch.bfloat16)
     k = column_scale.shape[0]
     require_tensor(codes, op, "codes", shape=(None, packed_bytes(k, bits)), dtype=torch.uint8)
-    require_grid_tensors(
+    require_row_grid_tensors(
         op, codes.shape[0], k, codes.device, scale, zero, column_scale, bits, group_size, codebook
     )  # fmt: skip
     return torch.ops.prism.dual_shift_dequantize.default(

@@ -7,7 +7,7 @@ import torch
 from ..reference.dual_shift_linear import dual_shift_linear as reference
 from ._check import require, require_float, require_tensor
 from ._define import define
-from ._dual_shift import packed_bytes, require_grid, require_grid_tensors
+from ._dual_shift import packed_bytes, require_grid, require_row_grid_tensors
 
 
 def _fake(x, codes, scale, zero, column_scale, bias, bits, group_size, codebook):
@@ -74,7 +74,7 @@ def dual_shift_linear(
     k = x.shape[-1]
     require_tensor(codes, op, "codes", shape=(None, packed_bytes(k, bits)), dtype=torch.uint8, device=x.device)
     n = codes.shape[0]
-    require_grid_tensors(op, n, k, x.device, scale, zero, column_scale, bits, group_size, codebook)
+    require_row_grid_tensors(op, n, k, x.device, scale, zero, column_scale, bits, group_size, codebook)
     if bias is not None:
         require_tensor(bias, op, "bias", shape=(n,), dtype=x.dtype, device=x.device)
     y = torch.ops.prism.dual_shift_linear.default(
