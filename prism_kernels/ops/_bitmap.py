@@ -3,7 +3,7 @@
 import torch
 
 from ..reference.panels import num_panels
-from ._check import require, require_float, require_tensor
+from ._check import require, require_tensor
 from ._dual_shift import require_grid, require_grid_tensors
 
 
@@ -22,16 +22,6 @@ def require_bitmap(
     require_tensor(panel_offsets, op, "panel_offsets", shape=(shape[0] + 1,), dtype=torch.int64, device=device)
 
 
-def require_activations(op: str, x: torch.Tensor) -> None:
-    require_float(x, op, "x")
-    require(x.dim() >= 1, op, "x", "have at least 1 dimension", x.dim())
-
-
-def require_bias(op: str, bias: torch.Tensor | None, n: int, x: torch.Tensor) -> None:
-    if bias is not None:
-        require_tensor(bias, op, "bias", shape=(n,), dtype=x.dtype, device=x.device)
-
-
 def require_bitmap_dual_shift(
     op: str,
     bitmap: torch.Tensor,
@@ -45,12 +35,11 @@ def require_bitmap_dual_shift(
     bits: int,
     group_size: int,
     codebook: str,
-) -> int:
-    """Checks the tensors of one weight [n, k] against each other; returns k."""
+) -> None:
+    """Checks the tensors of one weight [n, k] against each other, k being the length of column_scale."""
     require_grid(op, bits, group_size, codebook)
     require_tensor(column_scale, op, "column_scale", shape=(None,), dtype=torch.bfloat16)
     k, device = column_scale.shape[0], column_scale.device
     require_bitmap(op, bitmap, panel_offsets, n, k, 4, device)
     require_tensor(codes, op, "codes", shape=(None,), dtype=torch.uint8, device=device)
     require_grid_tensors(op, n, k, device, scale, zero, column_scale, bits, group_size, codebook)
-    return k

@@ -1,17 +1,15 @@
 """A linear over a bitmap weight with dual-shift codes."""
 
-import math
-
 import torch
 
 from ..reference.bitmap_dual_shift_linear import bitmap_dual_shift_linear as reference
-from ._bitmap import require_activations, require_bias, require_bitmap_dual_shift
-from ._check import require_tensor
-from ._define import call, define
+from ._bitmap import require_bitmap_dual_shift
+from ._define import define
 from ._dual_shift import require_activation_bits
+from ._linear import run_linear
 
 
-def _fake(x, bitmap, codes, panel_offsets, scale, zero, column_scale, bias, n, bits, group_size, codebook, activation_bits):
+def _fake(x, bitmap, codes, panel_offsets, scale, zero, column_scale, bias, n, *grid):
     return x.new_empty(x.shape[0], n)
 
 
@@ -77,21 +75,25 @@ def bitmap_dual_shift_linear(
         [..., n] in the dtype of x, summed in float32 and rounded once.
     """
     op = "bitmap_dual_shift_linear"
-    require_activations(op, x)
     tensors = (bitmap, codes, panel_offsets, scale, zero, column_scale)
-    k = require_bitmap_dual_shift(op, *tensors, n=n, bits=bits, group_size=group_size, codebook=codebook)
+    require_bitmap_dual_shift(op, *tensors, n=n, bits=bits, group_size=group_size, codebook=codebook)
     require_activation_bits(op, activation_bits, codebook)
-    require_tensor(x, op, "x", shape=(*x.shape[:-1], k), device=bitmap.device)
-    require_bias(op, bias, n, x)
-    y = call(
-        torch.ops.prism.bitmap_dual_shift_linear.default,
-        x.reshape(math.prod(x.shape[:-1]), k).contiguous(),
-        *(t.contiguous() for t in tensors),
-        None if bias is None else bias.contiguous(),
-        n,
-        bits,
-        group_size,
-        codebook,
-        activation_bits,
-    )
-    return y.reshape(*x.shape[:-1], n)
+    weight = tuple(t.contiguous() for t in tensors)
+    return run_bitmap_dual_shift_linear(x, weight, bias, n, bits, group_size, codebook, activation_bits)
+
+
+def run_bitmap_dual_shift_linear(
+    x: torch.Tensor,
+    weight: tuple[torch.Tensor, ...],
+    bias: torch.Tensor | None,
+    n: int,
+    bits: int,
+    group_size: int,
+    codebook: str,
+    activation_bits: int | None,
+) -> torch.Tensor:
+    """`bitmap_dual_shift_linear` of a weight (bitmap, codes, panel_offsets, scale, zero, column_scale) that is known to be
+    sound: what `nn` calls."""
+    overload = torch.ops.prism.bitmap_dual_shift_linear.default
+    grid = (bits, group_size, codebook, activation_bits)
+    return run_linear("bitmap_dual_shift_linear", overload, x, weight, bias, n, weight[5].shape[0], *grid)

@@ -1,13 +1,12 @@
 """A linear over a bitmap weight."""
 
-import math
-
 import torch
 
 from ..reference.bitmap_linear import bitmap_linear as reference
-from ._bitmap import require_activations, require_bias, require_bitmap
-from ._check import require_float
-from ._define import call, define
+from ._bitmap import require_bitmap
+from ._check import require, require_float
+from ._define import define
+from ._linear import run_linear
 
 define(
     "bitmap_linear(Tensor x, Tensor bitmap, Tensor values, Tensor panel_offsets, Tensor? bias, int n) -> Tensor",
@@ -57,17 +56,22 @@ def bitmap_linear(
     Returns:
         [..., n] in the dtype of x, summed in float32 and rounded once.
     """
-    require_activations("bitmap_linear", x)
-    require_bitmap("bitmap_linear", bitmap, panel_offsets, n, x.shape[-1], 2, x.device)
+    require_float(x, "bitmap_linear", "x")
+    require(x.dim() >= 1, "bitmap_linear", "x", "have at least 1 dimension", x.dim())
+    k = x.shape[-1]
+    require_bitmap("bitmap_linear", bitmap, panel_offsets, n, k, 2, x.device)
     require_float(values, "bitmap_linear", "values", shape=(None,), device=x.device)
-    require_bias("bitmap_linear", bias, n, x)
-    y = call(
-        torch.ops.prism.bitmap_linear.default,
-        x.reshape(math.prod(x.shape[:-1]), x.shape[-1]).contiguous(),
-        bitmap.contiguous(),
-        values.contiguous(),
-        panel_offsets.contiguous(),
-        None if bias is None else bias.contiguous(),
-        n,
-    )
-    return y.reshape(*x.shape[:-1], n)
+    weight = (bitmap.contiguous(), values.contiguous(), panel_offsets.contiguous())
+    return run_bitmap_linear(x, weight, bias, n, k)
+
+
+def run_bitmap_linear(
+    x: torch.Tensor,
+    weight: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    bias: torch.Tensor | None,
+    n: int,
+    k: int,
+) -> torch.Tensor:
+    """`bitmap_linear` of a weight [n, k] (bitmap, values, panel_offsets) that is known to be sound: what `nn` calls."""
+    overload = torch.ops.prism.bitmap_linear.default
+    return run_linear("bitmap_linear", overload, x, weight, bias, n, k)
