@@ -24,6 +24,13 @@ def require_names(name: str, tensors: dict[str, torch.Tensor], dims: dict[str, i
         require(tensor.dim() == dims[what], name, what, f"have {dims[what]} dimensions", tensor.dim())
 
 
+def require_shape(name: str, shape: Any) -> tuple[int, int]:
+    """(n, k) of the config's `shape`."""
+    sizes = isinstance(shape, (list, tuple)) and len(shape) == 2 and all(type(s) is int and s >= 0 for s in shape)
+    require(sizes, name, "shape", "be two sizes [n, k]", repr(shape))
+    return int(shape[0]), int(shape[1])
+
+
 def require_layout(
     name: str, what: str, tensor: torch.Tensor, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
 ) -> None:

@@ -3,7 +3,7 @@
 import torch
 
 from ..reference.codebooks import BITS, LEVELS
-from ..reference.panels import PANEL_ROWS, num_panels
+from ..reference.panels import BLOCK_COLUMNS, PANEL_ROWS, QUAD_COLUMNS, num_panels
 from ._check import require, require_tensor
 
 
@@ -19,6 +19,11 @@ def require_grid(op: str, bits: int, group_size: int, codebook: str) -> None:
     if codebook != "uniform":
         count = len(LEVELS[codebook])
         require(1 << bits == count, op, "bits", f"be {count.bit_length() - 1} for codebook {codebook!r}", bits)
+
+
+def packed_shape(n: int, k: int, bits: int) -> tuple[int, int, int, int]:
+    """Shape of the packed codes of a weight [n, k]."""
+    return num_panels(n), -(-k // BLOCK_COLUMNS), bits, PANEL_ROWS * QUAD_COLUMNS
 
 
 def packed_bytes(count: int, bits: int) -> int:
@@ -38,10 +43,24 @@ def require_grid_tensors(
     require_tensor(column_scale, op, "column_scale", shape=(k,), dtype=torch.bfloat16, device=device)
 
 
-def require_activation_bits(op: str, activation_bits: int | None, codebook: str) -> None:
+def require_activation_bits(op: str, activation_bits: int | None, codebook: str | None) -> None:
+    """8 or None; whole numbers need codes that are whole numbers."""
     require(activation_bits in (None, 8), op, "activation_bits", "be 8 or None", activation_bits)
-    if activation_bits is not None and codebook != "uniform":
-        raise ValueError(f"{op}: activation_bits must be None for codebook {codebook!r}, got {activation_bits}")
+    sound = activation_bits is None or codebook == "uniform"
+    require(sound, op, "activation_bits", "be None unless the codebook is uniform", activation_bits)
+
+
+def require_weight(
+    op: str, codes: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, column_scale: torch.Tensor,
+    n: int, bits: int, group_size: int, codebook: str,
+) -> None:  # fmt: skip
+    """Everything about the arguments of one dual-shift weight [n, k], k being the length of column_scale."""
+    require_grid(op, bits, group_size, codebook)
+    require(n >= 0, op, "n", "be at least 0", n)
+    require_tensor(column_scale, op, "column_scale", shape=(None,), dtype=torch.bfloat16)
+    k, device = column_scale.shape[0], column_scale.device
+    require_tensor(codes, op, "codes", shape=packed_shape(n, k, bits), dtype=torch.uint8, device=device)
+    require_grid_tensors(op, n, k, device, scale, zero, column_scale, bits, group_size, codebook)
 
 
 def require_row_grid_tensors(
