@@ -14,8 +14,8 @@ from ._grid import require, require_layout
 def require_bitmap(
     name: str, bitmap: torch.Tensor, shape: tuple[int, int], columns: int, to_units: Callable[..., torch.Tensor]
 ) -> None:
-    """Layout of the bitmap of a weight of `shape`, one mask per `columns` columns of a panel in the order of `to_units`,
-    and no bit set past the last row and column."""
+    """Layout of the bitmap of a weight of `shape`, one mask per `columns` columns of a panel by `to_units`, and no
+    bit set past the last row and column."""
     n, k = shape
     panels, units = num_panels(n), -(-k // columns)
     require(isinstance(bitmap, torch.Tensor), name, "bitmap", "be a tensor", type(bitmap).__name__)

@@ -24,8 +24,8 @@ def _require(holds: torch.Tensor, kept: torch.Tensor, name: str, what: str, rule
 
 
 def fill_quads(name: str, mask: torch.Tensor) -> torch.Tensor:
-    """The mask [n, k] with the first pruned columns of each quad added until 2 are stored; FormatError names a quad that
-    keeps more."""
+    """The mask [n, k] with the first pruned columns of each quad added until 2 are stored; FormatError names a quad
+    that keeps more."""
     quads, wanted = _quads(mask)
     kept = quads.sum(-1)
     _require(kept <= wanted, kept, name, "mask", "keep at most 2 of 4 columns")

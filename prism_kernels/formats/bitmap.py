@@ -18,8 +18,8 @@ class BitmapWeight(PackedWeight):
     """The kept weights of [n, k] behind a bitmap; lossless.
 
     Attributes:
-        bitmap: u8 [P, ceil(k / 2), 4], P = ceil(n / 16): a little-endian mask per pair of columns of a panel of 16 rows,
-            bit 2 * row + c is column 2 * pair + c; bits past n and k are 0.
+        bitmap: u8 [P, ceil(k / 2), 4], P = ceil(n / 16): a little-endian mask per pair of columns of a panel of 16
+            rows, bit 2 * row + c is column 2 * pair + c; bits past n and k are 0.
         values: [kept], float32, float16 or bfloat16, ordered by panel, pair and bit.
         dense_shape: (n, k).
 

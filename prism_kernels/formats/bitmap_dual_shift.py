@@ -1,6 +1,7 @@
 """Bitmap and codes of survivors: pruned and quantized at once; 3.3 bits per weight at 50 %, 4 bits, groups of 64."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -18,10 +19,10 @@ class BitmapDualShiftWeight(PackedWeight):
     """The kept weights of [n, k] as codes behind a bitmap: (code - zero) * scale * column_scale.
 
     Attributes:
-        bitmap: u8 [P, ceil(k / 4), 8], P = ceil(n / 16): a little-endian mask per quad, 4 columns of a panel of 16 rows;
-            bit 4 * row + b is column 4 * quad + (0, 2, 1, 3)[b]; bits past n and k are 0.
-        codes: packed u8 [bytes]; per quad the survivors' codes in the order of its bits, a little-endian bit stream padded
-            with 0 to a whole byte; quads and panels follow one another.
+        bitmap: u8 [P, ceil(k / 4), 8], P = ceil(n / 16): a little-endian mask per quad, 4 columns of a panel of 16
+            rows; bit 4 * row + b is column 4 * quad + (0, 2, 1, 3)[b]; bits past n and k are 0.
+        codes: packed u8 [bytes]; per quad the survivors' codes in the order of its bits, a little-endian bit stream
+            padded with 0 to a whole byte; quads and panels follow one another.
         scale: bfloat16 [P, G, 16], G = ceil(k / group_size); finite, > 0 (>= 0 for "nf4" and "nf3"), 0 past row n.
         zero: u8 [P, G, 8] up to 4 bits (byte i holds row i, and row i + 8 in its high nibble), [P, G, 16] beyond;
             [P, G, 0] for "nf4" and "nf3", which have none.
@@ -31,8 +32,8 @@ class BitmapDualShiftWeight(PackedWeight):
         codebook: "uniform", "nf4" (bits = 4) or "nf3" (bits = 3).
         dense_shape: (n, k).
 
-    Bytes: P * ceil(k / 4) * 8 + the sum over quads of ceil(kept * bits / 8) + P * G * (32 + 8 or 16) + 2 * k, without the
-    zero points for "nf4" and "nf3".
+    Bytes: P * ceil(k / 4) * 8 + the sum over quads of ceil(kept * bits / 8) + P * G * (32 + 8 or 16) + 2 * k, without
+    the zero points for "nf4" and "nf3".
     """
 
     NAME: ClassVar[str] = "bitmap_dual_shift"
@@ -130,7 +131,7 @@ class BitmapDualShiftWeight(PackedWeight):
 
     def validate(self) -> None:
         require_numbers(self.NAME, self.bits, self.group_size, self.codebook)
-        require_bitmap(self.NAME, self.bitmap, self.dense_shape, QUAD_COLUMNS, lambda ones: to_quads(ones, QUAD_COLUMNS))
+        require_bitmap(self.NAME, self.bitmap, self.dense_shape, QUAD_COLUMNS, partial(to_quads, columns=QUAD_COLUMNS))
         self._validate_codes()
         device = self.bitmap.device
         require_grid(
@@ -143,9 +144,9 @@ class BitmapDualShiftWeight(PackedWeight):
         ends = ((used_bits + 7) // 8).cumsum(0)
         size = int(ends[-1]) if ends.numel() else 0
         require_layout(self.NAME, "codes", self.codes, (size,), torch.uint8, self.bitmap.device)
-        partial = used_bits % 8 != 0
-        last = self.codes[ends[partial] - 1]
-        stray = int((last >> (used_bits[partial] % 8).to(torch.uint8)).count_nonzero())
+        padded = used_bits % 8 != 0
+        last = self.codes[ends[padded] - 1]
+        stray = int((last >> (used_bits[padded] % 8).to(torch.uint8)).count_nonzero())
         require(stray == 0, self.NAME, "codes", "have 0 in the padding bits of a quad", f"{stray} quads with others")
 
     def panel_offsets(self) -> torch.Tensor:

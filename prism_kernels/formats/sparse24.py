@@ -12,8 +12,8 @@ from .bitmap import BitmapWeight
 
 @dataclass(frozen=True, eq=False)
 class Sparse24Weight(BitmapWeight):
-    """A `BitmapWeight` in which every quad (a row, columns 4 q to 4 q + 3) stores exactly 2 weights, a last quad cut short
-    by k min(2, its columns); the pattern of sparse tensor cores. A quad that keeps fewer stores explicit zeros.
+    """A `BitmapWeight` in which every quad (a row, columns 4 q to 4 q + 3) stores exactly 2 weights, a last quad cut
+    short by k min(2, its columns); the pattern of sparse tensor cores. A quad that keeps fewer stores explicit zeros.
 
     Bytes: P * ceil(k / 2) * 4 + n * (2 * floor(k / 4) + min(2, k % 4)) * element size, P = ceil(n / 16).
     """
@@ -21,9 +21,9 @@ class Sparse24Weight(BitmapWeight):
     NAME: ClassVar[str] = "sparse24"
 
     @classmethod
-    def pack(cls, weight: torch.Tensor, mask: torch.Tensor | None = None) -> "BitmapWeight":
-        """Packs weight [n, k]; `mask` bool [n, k] (True = kept), None keeps what differs from 0. FormatError where a quad
-        keeps more than 2."""
+    def pack(cls, weight: torch.Tensor, mask: torch.Tensor | None = None) -> BitmapWeight:
+        """Packs weight [n, k]; `mask` bool [n, k] (True = kept), None keeps what differs from 0. FormatError where a
+        quad keeps more than 2."""
         mask = weight != 0 if mask is None else mask
         return super().pack(torch.where(mask, weight, 0), fill_quads(cls.NAME, mask))
 

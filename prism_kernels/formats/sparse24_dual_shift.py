@@ -15,9 +15,9 @@ from .bitmap_dual_shift import BitmapDualShiftWeight
 
 @dataclass(frozen=True, eq=False)
 class Sparse24DualShiftWeight(BitmapDualShiftWeight):
-    """A `BitmapDualShiftWeight` in which every quad (a row, columns 4 q to 4 q + 3) stores exactly 2 codes, a last quad cut
-    short by k min(2, its columns); the pattern of sparse tensor cores. A quad that keeps fewer stores codes of 0: the
-    zero point, or the level 0 of "nf4" and "nf3"."""
+    """A `BitmapDualShiftWeight` in which every quad (a row, columns 4 q to 4 q + 3) stores exactly 2 codes, a last quad
+    cut short by k min(2, its columns); the pattern of sparse tensor cores. A quad that keeps fewer stores codes of 0:
+    the zero point, or the level 0 of "nf4" and "nf3"."""
 
     NAME: ClassVar[str] = "sparse24_dual_shift"
 
@@ -33,7 +33,7 @@ class Sparse24DualShiftWeight(BitmapDualShiftWeight):
         bits: int,
         group_size: int,
         codebook: str = "uniform",
-    ) -> "BitmapDualShiftWeight":
+    ) -> BitmapDualShiftWeight:
         """As `BitmapDualShiftWeight.from_codes`; FormatError also where a quad keeps more than 2."""
         require_numbers(cls.NAME, bits, group_size, codebook)
         if codebook == "uniform":

@@ -1,5 +1,7 @@
 """`nn.Linear` over a bitmap weight with dual-shift codes."""
 
+from typing import ClassVar
+
 import torch
 
 from ..formats._base import PackedWeight
@@ -15,7 +17,7 @@ class BitmapDualShiftLinear(BitmapLinearBase):
     activation_bits = 8 multiplies whole numbers (see `ops.bitmap_dual_shift_linear`), for the uniform codebook only.
     """
 
-    FORMAT: type[BitmapDualShiftWeight] = BitmapDualShiftWeight
+    FORMAT: ClassVar[type[BitmapDualShiftWeight]] = BitmapDualShiftWeight
     _STREAM = "codes"
 
     bitmap: torch.Tensor
@@ -29,7 +31,7 @@ class BitmapDualShiftLinear(BitmapLinearBase):
         self, weight: PackedWeight, bias: torch.Tensor | None = None, activation_bits: int | None = None
     ) -> None:
         super().__init__(weight, bias, activation_bits)
-        self._grid = tuple(self.config[key] for key in ("bits", "group_size", "codebook"))
+        self._grid: tuple[int, int, str] = (self.config["bits"], self.config["group_size"], self.config["codebook"])
 
     @classmethod
     def _op(cls) -> str:
@@ -38,9 +40,8 @@ class BitmapDualShiftLinear(BitmapLinearBase):
     def fused(self, x: torch.Tensor) -> torch.Tensor:
         grid = (self.scale, self.zero, self.column_scale)
         weight = (self.bitmap, self.codes, self.panel_offsets, *grid)
-        return run_bitmap_dual_shift_linear(
-            x, weight, self.bias, self.out_features, *self._grid, self.activation_bits
-        )  # fmt: skip
+        options = (*self._grid, self.activation_bits)
+        return run_bitmap_dual_shift_linear(x, weight, self.bias, self.out_features, *options)
 
     def decode(self, dtype: torch.dtype, begin: int = 0, end: int | None = None) -> torch.Tensor:
         end = self.out_features if end is None else end

@@ -1,5 +1,7 @@
 """`nn.Linear` over a bitmap weight."""
 
+from typing import ClassVar
+
 import torch
 
 from ..formats.bitmap import BitmapWeight
@@ -11,7 +13,7 @@ from ._bitmap import BitmapLinearBase
 class BitmapLinear(BitmapLinearBase):
     """A linear whose kept weights stand behind a bitmap, in their own dtype; lossless."""
 
-    FORMAT: type[BitmapWeight] = BitmapWeight
+    FORMAT: ClassVar[type[BitmapWeight]] = BitmapWeight
     _STREAM = "values"
 
     bitmap: torch.Tensor

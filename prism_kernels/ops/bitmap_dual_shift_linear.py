@@ -67,7 +67,7 @@ def bitmap_dual_shift_linear(
         bitmap, codes, panel_offsets, scale, zero, column_scale, n, bits, group_size, codebook: as for
             `bitmap_dual_shift_dequantize`.
         bias: [n] in the dtype of x, or None.
-        activation_bits: None multiplies x as it is; 8 rounds each token's x * column_scale to int8 first, symmetrically:
+        activation_bits: None multiplies x as it is; 8 rounds each token's x * column_scale to int8 first:
             s = max|x c| / 127 (1 where that is 0), q = round_half_even(x c / s), y = s * sum (code - zero) * scale * q.
             Uniform codebooks only. The gradient ignores this rounding.
 
@@ -92,8 +92,8 @@ def run_bitmap_dual_shift_linear(
     codebook: str,
     activation_bits: int | None,
 ) -> torch.Tensor:
-    """`bitmap_dual_shift_linear` of a weight (bitmap, codes, panel_offsets, scale, zero, column_scale) that is known to be
-    sound: what `nn` calls."""
+    """`bitmap_dual_shift_linear` of a weight (bitmap, codes, panel_offsets, scale, zero, column_scale) that is known to
+    be sound: what `nn` calls."""
     overload = torch.ops.prism.bitmap_dual_shift_linear.default
     grid = (bits, group_size, codebook, activation_bits)
     return run_linear("bitmap_dual_shift_linear", overload, x, weight, bias, n, weight[5].shape[0], *grid)

@@ -10,7 +10,8 @@ from ._dual_shift import require_bits
 
 
 def _fake(codes, mask, bits):
-    shape = bitmap_shape(*codes.shape, 4)
+    n, k = codes.shape
+    shape = bitmap_shape(n, k, 4)
     size = torch.library.get_ctx().new_dynamic_size()
     return codes.new_empty(shape), codes.new_empty(size), codes.new_empty(shape[0] + 1, dtype=torch.int64)
 

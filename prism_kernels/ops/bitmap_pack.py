@@ -9,7 +9,8 @@ from ._define import define
 
 
 def _fake(weight, mask):
-    shape = bitmap_shape(*weight.shape, 2)
+    n, k = weight.shape
+    shape = bitmap_shape(n, k, 2)
     kept = torch.library.get_ctx().new_dynamic_size()
     return (
         weight.new_empty(shape, dtype=torch.uint8),

@@ -3,7 +3,7 @@
 import torch
 
 from ..reference.bitmap import panel_offsets
-from ._check import require, require_tensor
+from ._check import require_tensor
 from ._dual_shift import require_bits
 
 

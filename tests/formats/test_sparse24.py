@@ -115,4 +115,6 @@ def test_the_rules_of_bitmaps_hold_too(generator):
     codes, scales = torch.zeros(4, 8).byte(), (torch.ones(4, 1).bfloat16(), torch.zeros(4, 1).byte())
     with pytest.raises(FormatError, match="sparse24_dual_shift: codebook must be one of"):
         column_scale = torch.ones(8).bfloat16()
-        Sparse24DualShiftWeight.from_codes(codes, codes != 0, *scales, column_scale, bits=4, group_size=8, codebook="fp4")
+        Sparse24DualShiftWeight.from_codes(
+            codes, codes != 0, *scales, column_scale, bits=4, group_size=8, codebook="fp4"
+        )

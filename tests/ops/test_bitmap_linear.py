@@ -7,7 +7,6 @@ from bitmap_problems import FLOATS, masks, mixed_mask, quad_mask
 from prism_kernels import dispatch, ops
 from prism_kernels.testing import LINEAR_PROBLEMS, assert_matches
 
-
 #: Both sides of every number of tokens that a kernel takes at once.
 TOKENS = (0, 1, 2, 3, 4, 5, 8, 12, 13, 16, 17, 25, 33)
 
