@@ -4,6 +4,8 @@ from ._base import FormatError, PackedWeight
 from .bitmap import BitmapWeight
 from .bitmap_dual_shift import BitmapDualShiftWeight
 from .dual_shift import DualShiftWeight
+from .sparse24 import Sparse24Weight
+from .sparse24_dual_shift import Sparse24DualShiftWeight
 
 __all__ = [
     "BitmapDualShiftWeight",
@@ -11,4 +13,6 @@ __all__ = [
     "DualShiftWeight",
     "FormatError",
     "PackedWeight",
+    "Sparse24DualShiftWeight",
+    "Sparse24Weight",
 ]

@@ -4,10 +4,14 @@ from ._base import PackedLinear
 from .bitmap_dual_shift_linear import BitmapDualShiftLinear
 from .bitmap_linear import BitmapLinear
 from .dual_shift_linear import DualShiftLinear
+from .sparse24_dual_shift_linear import Sparse24DualShiftLinear
+from .sparse24_linear import Sparse24Linear
 
 __all__ = [
     "BitmapDualShiftLinear",
     "BitmapLinear",
     "DualShiftLinear",
     "PackedLinear",
+    "Sparse24DualShiftLinear",
+    "Sparse24Linear",
 ]

@@ -2,8 +2,22 @@
 
 from dataclasses import dataclass
 
-from prism_kernels.formats import BitmapDualShiftWeight, BitmapWeight, DualShiftWeight, PackedWeight
-from prism_kernels.nn import BitmapDualShiftLinear, BitmapLinear, DualShiftLinear, PackedLinear
+from prism_kernels.formats import (
+    BitmapDualShiftWeight,
+    BitmapWeight,
+    DualShiftWeight,
+    PackedWeight,
+    Sparse24DualShiftWeight,
+    Sparse24Weight,
+)
+from prism_kernels.nn import (
+    BitmapDualShiftLinear,
+    BitmapLinear,
+    DualShiftLinear,
+    PackedLinear,
+    Sparse24DualShiftLinear,
+    Sparse24Linear,
+)
 
 
 @dataclass(frozen=True)
@@ -20,5 +34,7 @@ FORMATS: dict[str, Format] = {
         (BitmapWeight, BitmapLinear),
         (BitmapDualShiftWeight, BitmapDualShiftLinear),
         (DualShiftWeight, DualShiftLinear),
+        (Sparse24DualShiftWeight, Sparse24DualShiftLinear),
+        (Sparse24Weight, Sparse24Linear),
     )
 }
