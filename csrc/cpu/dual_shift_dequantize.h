@@ -16,7 +16,7 @@ struct DualShiftDequantizeArgs {
   const uint8_t* zero = nullptr;        // [panels, groups, ZeroBytes(bits)]; unused unless kUniform
   const float* column_scale = nullptr;  // [32 * blocks], what lies past k finite
   int64_t n = 0, k = 0, groups = 0, group_size = 0;
-  int bits = 0;
+  int bits = 0;  // 8 goes with every codebook: a byte per code
   Codebook codebook = Codebook::kUniform;
   DType dtype = DType::kFloat32;
   void* weight = nullptr;  // [n, k] of dtype

@@ -6,17 +6,14 @@
 
 #include <cstring>
 
-#include "unroll.h"
+#include "transpose_avx2.h"
 
 PRISM_TARGET_BEGIN(PRISM_TARGET_AVX2)
 namespace prism::cpu::avx2 {
 namespace {
 
-PRISM_DEFINE_UNROLL
-
 constexpr int kLanes = 8;
 using Floats = __m256;
-using Ints = __m256i;
 
 PRISM_INLINE inline Ints LoadInts(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 PRISM_INLINE inline Ints AsInts(Floats v) { return _mm256_castps_si256(v); }
@@ -98,31 +95,6 @@ PRISM_INLINE inline Ints Pair(Floats low, Floats high) {
     const Ints up = _mm256_cmpgt_epi16(above, _mm256_sub_epi16(_mm256_setzero_si256(), odd));
     return _mm256_sub_epi16(upper, up);
   }
-}
-
-// 8 x 8 words.
-PRISM_INLINE inline void Transpose(Ints* v) {
-  Ints fours[2][4];  // lane l of fours[g][j]: column 4 * l + j of rows 4 * g and following
-  Unroll<2>([&](auto g) PRISM_INLINE {
-    const Ints a = _mm256_unpacklo_epi32(v[4 * g], v[4 * g + 1]), b = _mm256_unpackhi_epi32(v[4 * g], v[4 * g + 1]);
-    const Ints c = _mm256_unpacklo_epi32(v[4 * g + 2], v[4 * g + 3]);
-    const Ints d = _mm256_unpackhi_epi32(v[4 * g + 2], v[4 * g + 3]);
-    fours[g][0] = _mm256_unpacklo_epi64(a, c);
-    fours[g][1] = _mm256_unpackhi_epi64(a, c);
-    fours[g][2] = _mm256_unpacklo_epi64(b, d);
-    fours[g][3] = _mm256_unpackhi_epi64(b, d);
-  });
-  Unroll<4>([&](auto j) PRISM_INLINE {
-    v[j] = _mm256_permute2x128_si256(fours[0][j], fours[1][j], 0x20);
-    v[j + 4] = _mm256_permute2x128_si256(fours[0][j], fours[1][j], 0x31);
-  });
-}
-
-PRISM_INLINE inline void StoreWords(void* out, Ints words, int64_t bytes) {
-  if (bytes >= 32) return _mm256_storeu_si256(static_cast<__m256i*>(out), words);
-  alignas(32) uint8_t copy[32];
-  _mm256_store_si256(reinterpret_cast<__m256i*>(copy), words);
-  std::memcpy(out, copy, static_cast<size_t>(bytes));
 }
 
 #include "dual_shift_dequantize_panels.inc"

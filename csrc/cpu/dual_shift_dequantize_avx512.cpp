@@ -4,17 +4,14 @@
 #if PRISM_X86
 #include <immintrin.h>
 
-#include "unroll.h"
+#include "transpose_avx512.h"
 
 PRISM_TARGET_BEGIN(PRISM_TARGET_AVX512)
 namespace prism::cpu::avx512 {
 namespace {
 
-PRISM_DEFINE_UNROLL
-
 constexpr int kLanes = 16;
 using Floats = __m512;
-using Ints = __m512i;
 
 PRISM_INLINE inline Ints LoadInts(const void* p) { return _mm512_loadu_si512(p); }
 PRISM_INLINE inline Ints AsInts(Floats v) { return _mm512_castps_si512(v); }
@@ -95,35 +92,6 @@ PRISM_INLINE inline Ints Pair(Floats low, Floats high) {
     const __mmask32 up = _mm512_cmpgt_epu16_mask(lower, _mm512_sub_epi16(_mm512_set1_epi16(-0x8000), odd));
     return _mm512_mask_sub_epi16(upper, up, upper, _mm512_set1_epi16(-1));
   }
-}
-
-// 16 x 16 words.
-PRISM_INLINE inline void Transpose(Ints* v) {
-  Ints fours[4][4];  // lane l of fours[g][j]: column 4 * l + j of rows 4 * g and following
-  Unroll<4>([&](auto g) PRISM_INLINE {
-    const Ints a = _mm512_unpacklo_epi32(v[4 * g], v[4 * g + 1]), b = _mm512_unpackhi_epi32(v[4 * g], v[4 * g + 1]);
-    const Ints c = _mm512_unpacklo_epi32(v[4 * g + 2], v[4 * g + 3]);
-    const Ints d = _mm512_unpackhi_epi32(v[4 * g + 2], v[4 * g + 3]);
-    fours[g][0] = _mm512_unpacklo_epi64(a, c);
-    fours[g][1] = _mm512_unpackhi_epi64(a, c);
-    fours[g][2] = _mm512_unpacklo_epi64(b, d);
-    fours[g][3] = _mm512_unpackhi_epi64(b, d);
-  });
-  Unroll<4>([&](auto j) PRISM_INLINE {
-    const Ints a = _mm512_shuffle_i32x4(fours[0][j], fours[1][j], 0x88);
-    const Ints b = _mm512_shuffle_i32x4(fours[0][j], fours[1][j], 0xdd);
-    const Ints c = _mm512_shuffle_i32x4(fours[2][j], fours[3][j], 0x88);
-    const Ints d = _mm512_shuffle_i32x4(fours[2][j], fours[3][j], 0xdd);
-    v[j] = _mm512_shuffle_i32x4(a, c, 0x88);
-    v[j + 4] = _mm512_shuffle_i32x4(b, d, 0x88);
-    v[j + 8] = _mm512_shuffle_i32x4(a, c, 0xdd);
-    v[j + 12] = _mm512_shuffle_i32x4(b, d, 0xdd);
-  });
-}
-
-PRISM_INLINE inline void StoreWords(void* out, Ints words, int64_t bytes) {
-  if (bytes >= 64) return _mm512_storeu_si512(out, words);
-  _mm512_mask_storeu_epi8(out, (1ull << bytes) - 1, words);
 }
 
 #include "dual_shift_dequantize_panels.inc"
