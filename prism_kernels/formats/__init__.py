@@ -4,6 +4,7 @@ from ._base import FormatError, PackedWeight
 from .bitmap import BitmapWeight
 from .bitmap_dual_shift import BitmapDualShiftWeight
 from .dual_shift import DualShiftWeight
+from .tiered import TieredWeight
 
 __all__ = [
     "BitmapDualShiftWeight",
@@ -11,4 +12,5 @@ __all__ = [
     "DualShiftWeight",
     "FormatError",
     "PackedWeight",
+    "TieredWeight",
 ]

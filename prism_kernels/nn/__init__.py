@@ -4,10 +4,12 @@ from ._base import PackedLinear
 from .bitmap_dual_shift_linear import BitmapDualShiftLinear
 from .bitmap_linear import BitmapLinear
 from .dual_shift_linear import DualShiftLinear
+from .tiered_linear import TieredLinear
 
 __all__ = [
     "BitmapDualShiftLinear",
     "BitmapLinear",
     "DualShiftLinear",
     "PackedLinear",
+    "TieredLinear",
 ]

@@ -14,6 +14,8 @@ from .nm_mask import nm_mask
 from .obs_sweep import obs_sweep
 from .pack_codes import pack_codes
 from .sinkhorn import column_scale, sinkhorn
+from .tiered_linear import tiered_linear
+from .tiered_unpack import tiered_unpack
 from .topk_mask import topk_mask
 from .unpack_codes import unpack_codes
 
@@ -33,6 +35,8 @@ __all__ = [
     "obs_sweep",
     "pack_codes",
     "sinkhorn",
+    "tiered_linear",
+    "tiered_unpack",
     "topk_mask",
     "unpack_codes",
 ]

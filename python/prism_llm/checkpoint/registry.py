@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from prism_kernels.formats import BitmapDualShiftWeight, BitmapWeight, DualShiftWeight, PackedWeight
-from prism_kernels.nn import BitmapDualShiftLinear, BitmapLinear, DualShiftLinear, PackedLinear
+from prism_kernels.formats import BitmapDualShiftWeight, BitmapWeight, DualShiftWeight, PackedWeight, TieredWeight
+from prism_kernels.nn import BitmapDualShiftLinear, BitmapLinear, DualShiftLinear, PackedLinear, TieredLinear
 
 
 @dataclass(frozen=True)
@@ -20,5 +20,6 @@ FORMATS: dict[str, Format] = {
         (BitmapWeight, BitmapLinear),
         (BitmapDualShiftWeight, BitmapDualShiftLinear),
         (DualShiftWeight, DualShiftLinear),
+        (TieredWeight, TieredLinear),
     )
 }
