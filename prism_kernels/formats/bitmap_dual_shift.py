@@ -9,7 +9,7 @@ from .. import ops
 from ..reference.bitmap import block_counts
 from ._base import PackedWeight
 from ._bitmap import require_bitmap, shape_of, take
-from ._grid import require, require_grid, require_layout, require_numbers
+from ._grid import require, require_layout, require_numbers, require_row_grid
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +132,7 @@ class BitmapDualShiftWeight(PackedWeight):
         require_bitmap(self.NAME, self.bitmap, self.dense_shape)
         self._validate_codes()
         device = self.bitmap.device
-        require_grid(
+        require_row_grid(
             self.NAME, *self.dense_shape, device, self.scale, self.zero, self.column_scale, **self._grid()
         )  # fmt: skip
 

@@ -9,7 +9,9 @@ from .bitmap_row_offsets import bitmap_row_offsets
 from .bitmap_unpack import bitmap_unpack
 from .dual_shift_dequantize import dual_shift_dequantize
 from .dual_shift_linear import dual_shift_linear
+from .dual_shift_pack import dual_shift_pack
 from .dual_shift_quantize import dual_shift_quantize
+from .dual_shift_unpack import dual_shift_unpack
 from .nm_mask import nm_mask
 from .obs_sweep import obs_sweep
 from .pack_codes import pack_codes
@@ -30,7 +32,9 @@ __all__ = [
     "column_scale",
     "dual_shift_dequantize",
     "dual_shift_linear",
+    "dual_shift_pack",
     "dual_shift_quantize",
+    "dual_shift_unpack",
     "nm_mask",
     "obs_sweep",
     "pack_codes",

@@ -3,7 +3,7 @@
 import torch
 
 from ._check import require, require_float, require_tensor
-from ._dual_shift import require_grid, require_grid_tensors
+from ._dual_shift import require_grid, require_row_grid_tensors
 
 
 def bitmap_width(k: int) -> int:
@@ -53,5 +53,5 @@ def require_bitmap_dual_shift(
     k, device = column_scale.shape[0], column_scale.device
     n = require_bitmap(op, bitmap, row_offsets, k, device)
     require_tensor(codes, op, "codes", shape=(None,), dtype=torch.uint8, device=device)
-    require_grid_tensors(op, n, k, device, scale, zero, column_scale, bits, group_size, codebook)
+    require_row_grid_tensors(op, n, k, device, scale, zero, column_scale, bits, group_size, codebook)
     return n, k
