@@ -49,12 +49,12 @@ void TieredLinear(const TieredBlocks& w, const TieredLinearArgs& args, int64_t b
 
 }  // namespace generic
 
-TieredLinearKernel PickTieredLinear(const TieredBlocks& w, DType x_dtype) {
+TieredLinearKernel PickTieredLinear(const TieredBlocks& w, DType x_dtype, int64_t m) {
   const char* op = "tiered_linear";
 #if PRISM_X86
   if (ActiveIsa() == Isa::kAvx512Bf16 && w.dtype == DType::kBFloat16 && x_dtype == DType::kBFloat16) {
     RecordKernel(op, Isa::kAvx512Bf16);
-    return {12, true, avx512_bf16::TieredLinear};
+    return {m <= kTieredDirectTokens ? kTieredDirectTokens : 12, true, avx512_bf16::TieredLinear};
   }
   const Isa isa = std::min(ActiveIsa(), Isa::kAvx512);
   RecordKernel(op, isa);
@@ -63,7 +63,7 @@ TieredLinearKernel PickTieredLinear(const TieredBlocks& w, DType x_dtype) {
 #else
   RecordKernel(op, Isa::kGeneric);
 #endif
-  (void)w, (void)x_dtype;
+  (void)w, (void)x_dtype, (void)m;
   return {generic::kGroup, false, generic::TieredLinear};
 }
 

@@ -19,7 +19,8 @@ struct TieredLinearArgs {
 
 // m tokens in groups of at most `limit`, as equal as they can be.
 struct TokenGroups {
-  TokenGroups(int64_t m, int64_t limit) : count(CeilDiv(m, limit)), base(m / std::max<int64_t>(count, 1)), larger(m - base * count) {}
+  TokenGroups(int64_t m, int64_t limit)
+      : count(CeilDiv(m, limit)), base(m / std::max<int64_t>(count, 1)), larger(m - base * count) {}
   int64_t First(int64_t group) const { return group * base + std::min(group, larger); }
   int64_t count, base, larger;  // `larger` groups have one token more
 };
@@ -35,7 +36,10 @@ namespace avx2 { void TieredLinear(const TieredBlocks&, const TieredLinearArgs&,
 namespace avx512 { void TieredLinear(const TieredBlocks&, const TieredLinearArgs&, int64_t, int64_t); }
 namespace avx512_bf16 { void TieredLinear(const TieredBlocks&, const TieredLinearArgs&, int64_t, int64_t); }
 
-TieredLinearKernel PickTieredLinear(const TieredBlocks& w, DType x_dtype);
+// Up to this many tokens are one group of the bf16 kernel, which then multiplies straight from its registers.
+constexpr int64_t kTieredDirectTokens = 24;
+
+TieredLinearKernel PickTieredLinear(const TieredBlocks& w, DType x_dtype, int64_t m);
 
 // Bytes of all packed activations, and the packing of the groups [begin, end) of x [m, k] of dtype.
 int64_t ActivationBytes(const TieredLinearKernel& kernel, int64_t m, int64_t k);

@@ -20,7 +20,7 @@ namespace {
 PRISM_DEFINE_UNROLL
 
 constexpr int kGroup = 12;
-constexpr int kDirectTokens = 12;  // up to here without the chunk
+constexpr int kDirectTokens = kTieredDirectTokens;  // up to here without the chunk
 constexpr int64_t kChunkTiles = 16;
 constexpr int64_t kPairBytes = 64;
 constexpr int64_t kChunkBytes = kChunkTiles * kTilePairs * kPairBytes;
@@ -47,7 +47,7 @@ inline PRISM_INLINE int64_t ForEachPair(const TileStream& stream, Use use) {
 // One panel times kTokens tokens, x [pairs, kTokens].
 template <int kTokens>
 __attribute__((noinline)) void MultiplyPanel(const TieredBlocks& w, const TieredLinearArgs& args, int64_t panel) {
-  constexpr int kSums = kTokens == 1 ? 4 : kTokens <= 8 ? 2 : 1;  // independent ones per token
+  constexpr int kSums = kTokens <= 2 ? 4 : kTokens <= 8 ? 2 : 1;  // independent ones per token
   __m512 sum[kTokens][kSums];
   Unroll<kTokens>([&](auto t) PRISM_INLINE {
     Unroll<kSums>([&](auto i) PRISM_INLINE { sum[t][i] = _mm512_setzero_ps(); });

@@ -3,12 +3,14 @@
 from ._base import FormatError, PackedWeight
 from .bitmap import BitmapWeight
 from .bitmap_dual_shift import BitmapDualShiftWeight
+from .csr import CsrWeight
 from .dual_shift import DualShiftWeight
 from .tiered import TieredWeight
 
 __all__ = [
     "BitmapDualShiftWeight",
     "BitmapWeight",
+    "CsrWeight",
     "DualShiftWeight",
     "FormatError",
     "PackedWeight",

@@ -3,12 +3,14 @@
 from ._base import PackedLinear
 from .bitmap_dual_shift_linear import BitmapDualShiftLinear
 from .bitmap_linear import BitmapLinear
+from .csr_linear import CsrLinear
 from .dual_shift_linear import DualShiftLinear
 from .tiered_linear import TieredLinear
 
 __all__ = [
     "BitmapDualShiftLinear",
     "BitmapLinear",
+    "CsrLinear",
     "DualShiftLinear",
     "PackedLinear",
     "TieredLinear",

@@ -4,9 +4,9 @@ from typing import Any
 
 import torch
 
-from .. import ops
 from ..formats._base import PackedWeight
 from ..formats.tiered import TieredWeight
+from ..ops.tiered_linear import run_tiered_linear
 from ..reference.panels import PANEL_ROWS, num_panels
 from ._derived import DerivedLinear
 
@@ -33,14 +33,11 @@ class TieredLinear(DerivedLinear):
         return {"panel_offsets": weight.panel_offsets()}  # type: ignore[attr-defined]
 
     def fused(self, x: torch.Tensor) -> torch.Tensor:
-        return ops.tiered_linear(
-            x, self.tiers, self.masks, self.values, self.panel_offsets, self.bias, n=self.out_features
-        )
+        weight = (self.tiers, self.masks, self.values, self.panel_offsets)
+        return run_tiered_linear(x, weight, self.bias, self.out_features, self.in_features)
 
     def decode(self, dtype: torch.dtype, begin: int = 0, end: int | None = None) -> torch.Tensor:
         end = self.out_features if end is None else end
         first, last = begin // PANEL_ROWS, num_panels(end)
-        offsets = self.panel_offsets[first : last + 1]  # into all masks and values
-        n = end - first * PANEL_ROWS
-        dense = ops.tiered_unpack(self.tiers[first:last], self.masks, self.values, offsets, n, self.in_features)
-        return dense[begin - first * PANEL_ROWS :].to(dtype)
+        weight = (self.tiers[first:last], self.masks, self.values, self.panel_offsets[first : last + 1])
+        return torch.ops.prism.tiered_unpack.default(*weight, end - begin, self.in_features).to(dtype)

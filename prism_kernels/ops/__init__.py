@@ -7,6 +7,8 @@ from .bitmap_linear import bitmap_linear
 from .bitmap_pack import bitmap_pack
 from .bitmap_row_offsets import bitmap_row_offsets
 from .bitmap_unpack import bitmap_unpack
+from .csr_linear import csr_linear
+from .csr_unpack import csr_unpack
 from .dual_shift_dequantize import dual_shift_dequantize
 from .dual_shift_linear import dual_shift_linear
 from .dual_shift_pack import dual_shift_pack
@@ -30,6 +32,8 @@ __all__ = [
     "bitmap_row_offsets",
     "bitmap_unpack",
     "column_scale",
+    "csr_linear",
+    "csr_unpack",
     "dual_shift_dequantize",
     "dual_shift_linear",
     "dual_shift_pack",

@@ -1,12 +1,11 @@
 """A linear over a weight in tiles of three tiers."""
 
-import math
-
 import torch
 
 from ..reference.tiered_linear import tiered_linear as reference
-from ._check import require, require_float, require_tensor
+from ._check import require, require_float
 from ._define import define
+from ._linear import run_linear
 from ._tiered import require_tiered
 
 
@@ -65,19 +64,19 @@ def tiered_linear(
     Returns:
         [..., n] in the dtype of x, summed in float32 and rounded once.
     """
-    op = "tiered_linear"
-    require_float(x, op, "x")
-    require(x.dim() >= 1, op, "x", "have at least 1 dimension", x.dim())
-    require_tiered(op, tiers, masks, values, panel_offsets, n, x.shape[-1], x.device)
-    if bias is not None:
-        require_tensor(bias, op, "bias", shape=(n,), dtype=x.dtype, device=x.device)
-    y = torch.ops.prism.tiered_linear.default(
-        x.reshape(math.prod(x.shape[:-1]), x.shape[-1]).contiguous(),
-        tiers.contiguous(),
-        masks.contiguous(),
-        values.contiguous(),
-        panel_offsets.contiguous(),
-        None if bias is None else bias.contiguous(),
-        n,
-    )
-    return y.reshape(*x.shape[:-1], n)
+    require_float(x, "tiered_linear", "x")
+    require(x.dim() >= 1, "tiered_linear", "x", "have at least 1 dimension", x.dim())
+    require_tiered("tiered_linear", tiers, masks, values, panel_offsets, n, x.shape[-1], x.device)
+    weight = (tiers.contiguous(), masks.contiguous(), values.contiguous(), panel_offsets.contiguous())
+    return run_tiered_linear(x, weight, bias, n, x.shape[-1])
+
+
+def run_tiered_linear(
+    x: torch.Tensor,
+    weight: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor],
+    bias: torch.Tensor | None,
+    n: int,
+    k: int,
+) -> torch.Tensor:
+    """`tiered_linear` of a weight (tiers, masks, values, panel_offsets) that is known to be sound: what `nn` calls."""
+    return run_linear("tiered_linear", torch.ops.prism.tiered_linear.default, x, weight, bias, n, k)

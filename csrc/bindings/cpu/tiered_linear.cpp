@@ -1,5 +1,7 @@
 #include "../../cpu/tiered_linear.h"
 
+#include <memory>
+
 #include "tiered_common.h"
 
 namespace prism {
@@ -17,7 +19,7 @@ Tensor TieredLinearCpu(const Tensor& x, const Tensor& tiers, const Tensor& masks
   }
   Tensor y = torch::stable::new_empty(x, {m, n});
   if (m == 0) return y;
-  const cpu::TieredLinearKernel kernel = cpu::PickTieredLinear(weight, dtype);
+  const cpu::TieredLinearKernel kernel = cpu::PickTieredLinear(weight, dtype, m);
   const auto bytes = static_cast<size_t>(cpu::ActivationBytes(kernel, m, k));
   const std::unique_ptr<uint8_t[]> packed(new uint8_t[bytes]);  // not set to 0: PackActivations writes every byte
   const int64_t num_groups = cpu::TokenGroups(m, kernel.group_limit).count;

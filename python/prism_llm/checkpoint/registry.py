@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from prism_kernels.formats import BitmapDualShiftWeight, BitmapWeight, DualShiftWeight, PackedWeight, TieredWeight
-from prism_kernels.nn import BitmapDualShiftLinear, BitmapLinear, DualShiftLinear, PackedLinear, TieredLinear
+from prism_kernels.formats import BitmapDualShiftWeight, BitmapWeight, CsrWeight, DualShiftWeight, PackedWeight, TieredWeight
+from prism_kernels.nn import BitmapDualShiftLinear, BitmapLinear, CsrLinear, DualShiftLinear, PackedLinear, TieredLinear
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ FORMATS: dict[str, Format] = {
     for weight, module in (
         (BitmapWeight, BitmapLinear),
         (BitmapDualShiftWeight, BitmapDualShiftLinear),
+        (CsrWeight, CsrLinear),
         (DualShiftWeight, DualShiftLinear),
         (TieredWeight, TieredLinear),
     )
