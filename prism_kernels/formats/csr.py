@@ -1,4 +1,4 @@
-"""CSR: each kept weight with its column; 32 bits per kept weight at 16-bit values. For interchange and high sparsity."""
+"""CSR: each kept weight with its column; 32 bits per kept weight of 16. For interchange and high sparsity."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -19,7 +19,7 @@ class CsrWeight(PackedWeight):
 
     Attributes:
         values: [kept], float32, float16 or bfloat16; may hold zeros that a mask kept.
-        columns: [kept], rising within each row; int16 with the bits of an unsigned number up to k = 65536, int32 beyond.
+        columns: [kept], rising in each row; int16 with the bits of an unsigned number up to k = 65536, else int32.
         row_offsets: [n + 1], where each row begins; int32 below 2**31 kept weights, int64 beyond.
         dense_shape: (n, k).
 
@@ -80,11 +80,12 @@ class CsrWeight(PackedWeight):
         ends = [int(offsets[0]), int(offsets[-1])]
         require(ends == [0, kept], name, "row_offsets", f"begin at 0 and end at {kept}", ends)
         steps = offsets.diff()
-        require(not bool((steps < 0).any()), name, "row_offsets", "rise", f"steps down to {int(steps.min()) if n else 0}")
+        lowest = int(steps.min()) if n else 0
+        require(lowest >= 0, name, "row_offsets", "rise", f"steps down to {lowest}")
         columns = layout.widen(self.columns)
         largest = int(columns.max()) if kept else -1
         smallest = int(columns.min()) if kept else 0
-        require(0 <= smallest and largest < k, name, "columns", f"be between 0 and {k - 1}", [smallest, largest])
+        require(smallest >= 0 and largest < k, name, "columns", f"be between 0 and {k - 1}", [smallest, largest])
         rises = columns.diff() > 0
         begins = offsets[1:-1].long()
         rises[begins[(begins > 0) & (begins < kept)] - 1] = True  # a new row may begin anywhere

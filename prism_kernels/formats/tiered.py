@@ -48,8 +48,8 @@ class TieredWeight(PackedWeight):
         Args:
             weight: [n, k], float32, float16 or bfloat16.
             tiers: integers [ceil(n / 16), ceil(k / 16)], 0 dense, 1 2:4, 2 top-k, 3 empty. None takes the tier of each
-                tile from its mask: dense where nothing is pruned, 2:4 where no quad keeps more than 2, top-k elsewhere.
-            mask: bool [n, k], True = kept. None selects by magnitude within each tile: 2 of every 4 columns, the `top_k`
+                tile from its mask: dense where nothing is pruned, 2:4 where every quad keeps 2, top-k elsewhere.
+            mask: bool [n, k], True = kept. None selects by magnitude in each tile: 2 of every 4 columns, the `top_k`
                 largest of 256 (lower indices lose ties); where `tiers` is None too, the non-zeros.
             top_k: weights that a top-k tile keeps where no mask says it.
 
@@ -106,8 +106,8 @@ class TieredWeight(PackedWeight):
         kept = int(self.panel_offsets()[-1, 1])
         require_layout(name, "values", self.values, (kept,), self.values.dtype, device)
         tiers, bits = self.tiers[masked], layout.unpack_bits(self.masks)
-        uneven = int((_quads(bits[tiers == layout.SPARSE24]).sum((-3, -1)) != 2).sum())
-        require(uneven == 0, name, "masks", "keep 2 of every 4 columns in tiles of tier 1", f"{uneven} quads that do not")
+        uneven = int((_per_quad(bits[tiers == layout.SPARSE24]) != 2).sum())
+        require(uneven == 0, name, "masks", "keep 2 of every 4 columns in tiles of tier 1", f"{uneven} other quads")
         stray = _outside(bits[tiers == layout.TOP_K], masked.nonzero()[tiers == layout.TOP_K], n, k)
         require(stray == 0, name, "masks", f"be 0 past {n} rows and {k} columns in tiles of tier 2", f"{stray} bits")
 
@@ -138,16 +138,16 @@ def _check_pack(weight: torch.Tensor, tiers: torch.Tensor | None, mask: torch.Te
     check(list(tiers.shape) == shape, "tiers", f"have shape {shape}", list(tiers.shape))
     check(not tiers.is_floating_point(), "tiers", "have an integer dtype", tiers.dtype)
     codes = [int(tiers.min()), int(tiers.max())] if tiers.numel() else [0, 0]
-    check(0 <= codes[0] and codes[1] <= layout.EMPTY, "tiers", f"be between 0 and {layout.EMPTY}", codes)
+    check(codes[0] >= 0 and codes[1] <= layout.EMPTY, "tiers", f"be between 0 and {layout.EMPTY}", codes)
     if mask is not None:
         tiles = layout.to_tiles(mask)[tiers.to(mask.device) == layout.SPARSE24]
-        most = int(_quads(tiles).sum((-3, -1)).max()) if tiles.numel() else 0
+        most = int(_per_quad(tiles).max()) if tiles.numel() else 0
         check(most <= 2, "mask", "keep at most 2 of every 4 columns in tiles of tier 1", most)
 
 
-def _quads(bits: torch.Tensor) -> torch.Tensor:
-    """[..., 256] in the order of bits -> [..., 4 quads, 2 pairs, 16 rows, 2 columns]."""
-    return bits.unflatten(-1, (4, 2, layout.TILE, 2))
+def _per_quad(bits: torch.Tensor) -> torch.Tensor:
+    """How many of each row's every 4 columns are kept: [..., 256] in the order of bits -> [..., 4, 16]."""
+    return bits.unflatten(-1, (4, 2, layout.TILE, 2)).sum((-3, -1))
 
 
 def _inside(weight: torch.Tensor) -> torch.Tensor:
@@ -164,9 +164,7 @@ def _outside(bits: torch.Tensor, tiles: torch.Tensor, n: int, k: int) -> int:
 
 def _tiers_of(kept: torch.Tensor, shape: torch.Size) -> torch.Tensor:
     full = (kept | ~layout.to_tiles(torch.ones(shape, dtype=torch.bool, device=kept.device))).all(-1)
-    pairs = (_quads(kept).sum((-3, -1)) <= 2).flatten(2).all(-1)
-    # 2:4 stores 128 values whatever its mask keeps, hence only where that is what it keeps
-    pairs &= kept.sum(-1) >= layout.TILE_SIZE // 2
+    pairs = (_per_quad(kept) == 2).flatten(2).all(-1)
     tiers = torch.where(full, layout.DENSE, torch.where(pairs, layout.SPARSE24, layout.TOP_K))
     return torch.where(kept.any(-1), tiers, layout.EMPTY).to(torch.uint8)
 

@@ -20,9 +20,9 @@ TILES_DENSITY = 1 / 16
 class CsrLinear(PackedLinear):
     """A linear over a `CsrWeight`; lossless.
 
-    CSR is how the weight is stored and exchanged. From a density of 1/16 on this module keeps the weight in 16x16 tiles
-    instead (`ops.tiered_linear`), which are smaller in memory and several times faster; `packed_weight` and `state_dict`
-    make the CSR tensors of it again, bit for bit. Below, it keeps CSR and runs `ops.csr_linear`.
+    CSR is how the weight is stored and exchanged. From a density of 1/16 on this module keeps it in 16x16 tiles instead
+    (`ops.tiered_linear`), which are smaller in memory and several times faster; `packed_weight` and `state_dict` make
+    the CSR tensors of them again, bit for bit. Below, it keeps CSR and runs `ops.csr_linear`.
 
     Shapes: x [..., in_features], float32, float16 or bfloat16, finite, to [..., out_features] in x.dtype.
     """
@@ -52,14 +52,13 @@ class CsrLinear(PackedLinear):
         assert isinstance(weight, CsrWeight)
         n, k = weight.shape
         self._nbytes = weight.nbytes
-        in_tiles = weight.values.numel() >= TILES_DENSITY * max(n * k, 1)
-        if in_tiles:
+        held: dict[str, torch.Tensor] = weight.tensors()
+        if weight.values.numel() >= TILES_DENSITY * max(n * k, 1):
             packed = TieredWeight.pack(weight.to_dense(), mask=weight.kept())
-            held = (packed.tiers, packed.masks, packed.values, packed.panel_offsets())
-        for name, tensor in weight.tensors().items():
-            setattr(self, name, None if in_tiles else tensor)
-        for name, tensor in zip(self._TILES, held if in_tiles else (None,) * 4, strict=True):
-            setattr(self, name, tensor)
+            tensors = (packed.tiers, packed.masks, packed.values, packed.panel_offsets())
+            held = dict(zip(self._TILES, tensors, strict=True))
+        for name in (*weight.tensors(), *self._TILES):
+            setattr(self, name, held.get(name))
 
     @property
     def in_tiles(self) -> bool:

@@ -27,8 +27,8 @@ def tiered_unpack(
         tiers: uint8 [ceil(n / 16), ceil(k / 16)]: 0 dense, 1 2:4, 2 top-k, 3 empty.
         masks: uint8 [tiles of tier 1 or 2, 32].
         values: [kept], float32, float16 or bfloat16.
-        panel_offsets: int64 [ceil(n / 16) + 1, 2], from `prism_kernels.reference.tiered.panel_offsets`; of some panels of
-            a larger weight, give their rows of `tiers` and of `panel_offsets` with all of `masks` and `values`.
+        panel_offsets: int64 [ceil(n / 16) + 1, 2], from `prism_kernels.reference.tiered.panel_offsets`; of some panels
+            of a larger weight, give their rows of `tiers` and of `panel_offsets` with all of `masks` and `values`.
         n, k: sizes of the dense weight.
     """
     require_tiered("tiered_unpack", tiers, masks, values, panel_offsets, n, k, values.device)

@@ -10,7 +10,7 @@ def tiered_unpack(
 ) -> torch.Tensor:
     """tiers u8 [P, T], masks u8 [tiles with a mask, 32], values [kept] -> [n, k], a pruned weight is 0.
 
-    The panels may be some of a larger weight, then `panel_offsets` [P + 1, 2] says where in masks and values they begin.
+    The panels may be some of a larger weight, then `panel_offsets` [P + 1, 2] says where they begin in both streams.
     """
     (first_mask, first_value), (end_mask, end_value) = panel_offsets[0].tolist(), panel_offsets[-1].tolist()
     kept = (tiers == DENSE).unsqueeze(-1).repeat(1, 1, TILE_SIZE)

@@ -83,7 +83,6 @@ def test_size_of_the_default_mixture(generator):
     assert packed.bits_per_weight == pytest.approx(0.35 * 16 + 0.45 * 9 + 0.2 * (32 + 20) / 32 + 8 / 256)
 
 
-
 def stray_bit(tensors):
     tensors["masks"][1] = 0
     tensors["masks"][1, 31] = 128  # row 15, column 15 of the tile: past 20 rows
@@ -121,13 +120,13 @@ def test_a_quad_of_three_is_not_sparse24(generator):
     first, free = moved[:32].nonzero()[0], (~moved[64:96]).nonzero()[0] + 64
     moved[first], moved[free] = False, True  # still 128 bits
     tensors["masks"] = pack_bits(moved)[None]
-    with pytest.raises(FormatError, match="keep 2 of every 4 columns in tiles of tier 1, got 2 quads that do not"):
+    with pytest.raises(FormatError, match="keep 2 of every 4 columns in tiles of tier 1, got 2 other quads"):
         TieredWeight.from_tensors(tensors, packed.config())
 
 
 @pytest.mark.parametrize("config", [{}, {"shape": [4]}, {"shape": [33, 30]}, {"shape": [20, 30], "bits": 4}])
 def test_bad_configs_are_refused(config):
-    with pytest.raises(FormatError, match="tiered: (config|shape|tiers) must"):
+    with pytest.raises(FormatError, match=r"tiered: (config|shape|tiers) must"):
         TieredWeight.from_tensors(TieredWeight.pack(torch.ones(20, 30)).tensors(), config)
 
 
@@ -142,7 +141,7 @@ W = torch.ones(16, 32)
         ((W, torch.tensor([[0, 4]])), r"tiers must be between 0 and 3, got \[0, 4\]"),
         ((W, None, torch.ones(16, 31, dtype=torch.bool)), r"mask must have shape \[16, 32\], got \[16, 31\]"),
         ((W, None, torch.ones(16, 32)), "mask must have dtype bool, got torch.float32"),
-        ((W, torch.tensor([[1, 0]]), W.bool()), "mask must keep at most 2 of every 4 columns in tiles of tier 1, got 4"),
+        ((W, torch.tensor([[1, 0]]), W.bool()), "mask must keep at most 2 of every 4 columns in .*, got 4"),
         ((W, None, None, 257), "top_k must be between 0 and 256, got 257"),
         ((W.double(),), "weight must have dtype float32, float16 or bfloat16, got torch.float64"),
         ((torch.ones(4),), "weight must have 2 dimensions, got 1"),

@@ -125,7 +125,7 @@ def test_loading_bad_tensors_is_an_error(kind, name, generator):
     del state[name]
     with pytest.raises(RuntimeError, match=f'Missing key.*"{name}"'):
         module.load_state_dict(state)
-    with pytest.raises(RuntimeError, match='Unexpected key.*"other"'):
+    with pytest.raises(RuntimeError, match=r'Unexpected key.*"other"'):
         module.load_state_dict({**module.state_dict(), "other": torch.ones(1)})
 
 

@@ -153,7 +153,7 @@ def test_offsets_outside_the_values_are_refused(isa, offsets):
     [
         ({"x": torch.ones(1, 3).int()}, TypeError, "x must have dtype float32 .*, got torch.int32"),
         ({"x": torch.tensor(1.0)}, ValueError, "x must have at least 1 dimension, got 0"),
-        ({"x": torch.ones(1, 65_537)}, ValueError, "columns must be int32 for more than 65536 columns, got torch.int16"),
+        ({"x": torch.ones(1, 65_537)}, ValueError, "columns must be int32 for more than 65536 columns, got"),
         ({"columns": torch.zeros(2).short()}, ValueError, r"columns must have shape \[3\], got \[2\]"),
         ({"columns": torch.zeros(3).long()}, TypeError, "columns must have dtype int16 or int32, got torch.int64"),
         ({"row_offsets": torch.zeros(0).int()}, ValueError, r"row_offsets must have n \+ 1 elements, got 0"),

@@ -2,7 +2,14 @@
 
 from dataclasses import dataclass
 
-from prism_kernels.formats import BitmapDualShiftWeight, BitmapWeight, CsrWeight, DualShiftWeight, PackedWeight, TieredWeight
+from prism_kernels.formats import (
+    BitmapDualShiftWeight,
+    BitmapWeight,
+    CsrWeight,
+    DualShiftWeight,
+    PackedWeight,
+    TieredWeight,
+)
 from prism_kernels.nn import BitmapDualShiftLinear, BitmapLinear, CsrLinear, DualShiftLinear, PackedLinear, TieredLinear
 
 
