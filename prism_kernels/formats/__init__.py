@@ -5,6 +5,8 @@ from .bitmap import BitmapWeight
 from .bitmap_dual_shift import BitmapDualShiftWeight
 from .csr import CsrWeight
 from .dual_shift import DualShiftWeight
+from .sparse24 import Sparse24Weight
+from .sparse24_dual_shift import Sparse24DualShiftWeight
 from .tiered import TieredWeight
 
 __all__ = [
@@ -14,5 +16,7 @@ __all__ = [
     "DualShiftWeight",
     "FormatError",
     "PackedWeight",
+    "Sparse24DualShiftWeight",
+    "Sparse24Weight",
     "TieredWeight",
 ]

@@ -103,9 +103,6 @@ class CsrLinear(PackedLinear):
     def served_by(self) -> str:
         return f"in tiles, {super().served_by()}" if self.in_tiles else super().served_by()
 
-    def _op(self) -> str:  # type: ignore[override]
-        return "tiered_linear" if self.in_tiles else "csr_linear"
-
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         for name, tensor in self.packed_weight().tensors().items():

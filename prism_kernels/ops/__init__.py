@@ -5,7 +5,7 @@ from .bitmap_dual_shift_linear import bitmap_dual_shift_linear
 from .bitmap_dual_shift_pack import bitmap_dual_shift_pack
 from .bitmap_linear import bitmap_linear
 from .bitmap_pack import bitmap_pack
-from .bitmap_row_offsets import bitmap_row_offsets
+from .bitmap_panel_offsets import bitmap_panel_offsets
 from .bitmap_unpack import bitmap_unpack
 from .csr_linear import csr_linear
 from .csr_unpack import csr_unpack
@@ -29,7 +29,7 @@ __all__ = [
     "bitmap_dual_shift_pack",
     "bitmap_linear",
     "bitmap_pack",
-    "bitmap_row_offsets",
+    "bitmap_panel_offsets",
     "bitmap_unpack",
     "column_scale",
     "csr_linear",

@@ -14,6 +14,12 @@ from prism_kernels.testing import assert_matches
 PACKED_DTYPES = {"codes": torch.uint8, "scale": torch.bfloat16, "zero": torch.uint8, "column_scale": torch.bfloat16}
 
 
+@pytest.fixture(autouse=True)
+def near_crossover(monkeypatch):
+    """Few tokens reach both paths, whatever the table of this instruction set says."""
+    monkeypatch.setitem(dispatch._crossovers, ("dual_shift_linear", "cpu"), 6)
+
+
 def make(n=48, k=130, bias=True, **options):
     torch.manual_seed(1)
     linear = nn.Linear(k, n, bias=bias)

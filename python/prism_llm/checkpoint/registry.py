@@ -8,9 +8,20 @@ from prism_kernels.formats import (
     CsrWeight,
     DualShiftWeight,
     PackedWeight,
+    Sparse24DualShiftWeight,
+    Sparse24Weight,
     TieredWeight,
 )
-from prism_kernels.nn import BitmapDualShiftLinear, BitmapLinear, CsrLinear, DualShiftLinear, PackedLinear, TieredLinear
+from prism_kernels.nn import (
+    BitmapDualShiftLinear,
+    BitmapLinear,
+    CsrLinear,
+    DualShiftLinear,
+    PackedLinear,
+    Sparse24DualShiftLinear,
+    Sparse24Linear,
+    TieredLinear,
+)
 
 
 @dataclass(frozen=True)
@@ -28,6 +39,8 @@ FORMATS: dict[str, Format] = {
         (BitmapDualShiftWeight, BitmapDualShiftLinear),
         (CsrWeight, CsrLinear),
         (DualShiftWeight, DualShiftLinear),
+        (Sparse24DualShiftWeight, Sparse24DualShiftLinear),
+        (Sparse24Weight, Sparse24Linear),
         (TieredWeight, TieredLinear),
     )
 }
