@@ -6,7 +6,7 @@
 #if PRISM_X86
 #include <immintrin.h>
 
-#include "bitmap_values_avx512.h"
+#include "expand_avx512.h"
 #include "typed_avx512.h"
 
 PRISM_TARGET_BEGIN(PRISM_TARGET_AVX512)

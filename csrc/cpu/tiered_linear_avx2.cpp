@@ -8,7 +8,7 @@
 
 #include <array>
 
-#include "bitmap_values_avx2.h"
+#include "expand_avx2.h"
 #include "typed_avx2.h"
 #include "unroll.h"
 
