@@ -6,13 +6,14 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 NATIVE := $(shell find csrc -type f) CMakeLists.txt setup.py
 
-.PHONY: demo test test-slow bench lint build install clean help
+.PHONY: demo test test-slow test-bench bench bench-model lint build install clean help
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo       compress the bundled model five ways, reload, measure, write demo-output/report.html"
 	@echo "make test       run the tests          make test-slow  the ones that take long"
-	@echo "make bench      micro-benchmarks against dense GEMM, JSON under bench/results/"
+	@echo "make bench      every op against its baselines: tables, JSON and rooflines under bench/results/ (BENCH_ARGS=...)"
+	@echo "make bench-model  a 1.1 B Llama decodes, dense and in each format   make test-bench  pytest-benchmark entries"
 	@echo "make lint       ruff, mypy             make clean      remove builds and .venv"
 
 # The venv exists when its pip does; a broken one (interrupted creation) is made anew.
@@ -37,13 +38,20 @@ demo: build
 	$(BIN)/prism demo --output demo-output
 
 test: build
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	@echo "deselected below: slow tests (make test-slow) and timings, which need a quiet machine (make test-bench)"
+	$(BIN)/python -m pytest -m "not slow and not benchmark" $(PYTEST_ARGS)
 
 test-slow: build
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
+test-bench: build
+	$(BIN)/python -m pytest -m benchmark tests/bench --benchmark-autosave $(PYTEST_ARGS)
+
 bench: build
 	$(BIN)/python -m bench $(BENCH_ARGS)
+
+bench-model: build
+	$(BIN)/python -m bench.bench_model $(BENCH_ARGS)
 
 lint: build
 	$(BIN)/ruff check .

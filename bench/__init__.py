@@ -1,1 +1,1 @@
-"""Micro-benchmarks against dense GEMM and the peers inside torch: `make bench` or `python -m bench --help`."""
+"""Benchmarks against dense GEMM and the peers inside torch: `make bench` or `python -m bench --help`."""

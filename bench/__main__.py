@@ -1,78 +1,120 @@
-"""`python -m bench`: times each op against its baselines, prints a table, writes JSON.
+"""`python -m bench`: times each op against its baselines; prints tables, writes JSON and one HTML page with rooflines.
 
-An op whose tests are red is not timed: a fast wrong kernel is no result.
+Every contender is checked against the float64 reference before it is timed; one that fails is printed as REFUSED, and
+the exit code is 1. Results go to bench/results/<device>/<op>.json; a forced instruction set or number of threads is
+part of the file name. The whole model: `python -m bench.bench_model`.
 """
 
 import argparse
 import importlib
 import json
-import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import torch
 from rich.console import Console
-from rich.table import Table
 
-from .harness import Results, Row, environment, run
+from prism_kernels import dispatch
+
+from . import table
+from .harness import Row, run
+from .machine import device_folder, environment
+from .problems import QUICK_SHAPES, QUICK_TOKENS, SHAPES, TOKENS, Request, shape_name
 
 HERE = Path(__file__).parent
-OPS = sorted(path.stem.removeprefix("bench_") for path in HERE.glob("bench_*.py"))
+OPS = sorted(path.stem.removeprefix("bench_") for path in HERE.glob("bench_*.py") if path.stem != "bench_model")
 
 
-def tests_pass(op: str) -> bool:
-    test = HERE.parent / "tests" / "ops" / f"test_{op}.py"
-    return (
-        subprocess.run([sys.executable, "-m", "pytest", "-q", "-x", str(test)], stdout=subprocess.DEVNULL).returncode
-        == 0
-    )
+def parse_shape(text: str) -> tuple[int, int]:
+    """ "4096x14336" or the name of a shape."""
+    if text in SHAPES:
+        return SHAPES[text]
+    try:
+        n, k = (int(extent) for extent in text.lower().split("x"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be NxK or one of {', '.join(SHAPES)}, got {text!r}") from None
+    if n < 64 or k < 64 or n % 16 or k % 64:
+        raise argparse.ArgumentTypeError(f"must have n a multiple of 16, k of 64, both at least 64, got {text!r}")
+    return n, k
 
 
-def print_table(console: Console, rows: list[Row]) -> None:
-    table = Table("op", "shape", "m", "contender", "median ms", "spread", "x baseline", "GB/s", "served by")
-    for row in rows:
-        problem = row.problem
-        table.add_row(
-            row.op, f"{problem['n']}x{problem['k']}", str(problem.get("m", "")), row.contender, f"{row.median_ms:.3f}",
-            f"{row.spread_ms:.3f}", f"{row.ratio:.2f}", f"{row.gigabytes_per_second:.1f}", row.served_by,
-        )  # fmt: skip
-    console.print(table)
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--only", nargs="+", choices=OPS, default=OPS, metavar="OP", help=f"some of {', '.join(OPS)}")
+    parser.add_argument("--quick", action="store_true", help="one shape, few tokens, 10 rounds")
+    parser.add_argument("--shapes", nargs="+", type=parse_shape, metavar="NxK", help="instead of the three of Llama 8B")
+    parser.add_argument("--tokens", nargs="+", type=int, metavar="M", help=f"instead of {' '.join(map(str, TOKENS))}")
+    parser.add_argument("--isa", help="force an instruction set: generic, avx2, avx512, avx512_bf16")
+    parser.add_argument("--threads", type=int, help="instead of all cores")
+    parser.add_argument("--rounds", type=int, help="timed calls of each contender, 30 by default")
+    parser.add_argument("--budget", type=float, default=30.0, help="timed seconds per case")
+    parser.add_argument("--output", type=Path, default=HERE / "results" / device_folder(), help="results folder")
+    parser.add_argument("--crossovers", action="store_true", help="only write prism_kernels/crossovers.json")
+    parser.add_argument("--page", action="store_true", help="only write index.html from the results that are there")
+    options = parser.parse_args()
+    if options.tokens and min(options.tokens) < 1:
+        parser.error(f"--tokens: must be at least 1, got {min(options.tokens)}")
+    return options
+
+
+def request_of(options: argparse.Namespace) -> Request:
+    shapes = QUICK_SHAPES if options.quick else SHAPES
+    if options.shapes:
+        shapes = {shape_name(*shape): shape for shape in options.shapes}
+    tokens = tuple(options.tokens or (QUICK_TOKENS if options.quick else TOKENS))
+    return Request(shapes, tokens, options.quick)
+
+
+def bench_op(op: str, options: argparse.Namespace, console: Console) -> list[Row]:
+    facts = environment()
+    console.print(f"[bold]{op}[/bold]: {table.environment_line(facts)}")
+    module = importlib.import_module(f"bench.bench_{op}")
+    rows = run(
+        module.cases(request_of(options)), rounds=options.rounds or (10 if options.quick else 30),
+        budget_s=options.budget, stream_gbps=facts["stream_gbps"],
+        report=lambda row: console.print(table.progress_line(row), style="dim", markup=False, highlight=False),
+    )  # fmt: skip
+    result = {"op": op, "about": " ".join(module.__doc__.split()), "environment": facts}
+    write(options, op, result | {"rows": [row.to_dict() for row in rows]})
+    table.print_rows(console, rows)
+    return rows
+
+
+def write(options: argparse.Namespace, op: str, result: dict[str, Any]) -> None:
+    forced = [options.isa] if options.isa else []
+    forced += [f"{options.threads}-threads"] if options.threads else []
+    options.output.mkdir(parents=True, exist_ok=True)
+    path = options.output / ".".join([op, *forced, "json"])
+    path.write_text(json.dumps(result, indent=1, allow_nan=True) + "\n", "utf-8")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=OPS, default=OPS, metavar="OP", help=f"some of {', '.join(OPS)}")
-    parser.add_argument("--quick", action="store_true", help="one shape, few tokens")
-    parser.add_argument("--repeats", type=int, default=30)
-    parser.add_argument("--budget", type=float, default=20.0, help="seconds per case")
-    parser.add_argument("--output", type=Path, default=HERE / "results" / "latest.json")
-    parser.add_argument(
-        "--crossovers", action="store_true", help="measure and write prism_kernels/crossovers.json, then stop"
-    )
-    options = parser.parse_args()
-    console = Console()
+    options = arguments()
+    console = Console(width=table.WIDTH)  # a terminal wraps what a narrower table would cut off
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    if options.isa:
+        dispatch.force_isa(options.isa)
     if options.crossovers:
         from .crossovers import update
 
         update(console.print)
         return 0
-    results, red = Results(environment=environment()), []
-    for op in options.only:
-        console.print(f"[bold]{op}[/bold]: testing, then timing")
-        if not tests_pass(op):
-            console.print(f"  [red]tests/ops/test_{op}.py is red: not timed[/red]")
-            red.append(op)
-            continue
-        cases = importlib.import_module(f"bench.bench_{op}").cases(options.quick)
-        results.rows += run(
-            cases, repeats=options.repeats, budget_s=options.budget,
-            report=lambda r: console.print(f"  {r.problem} {r.contender}: {r.median_ms:.3f} ms, {r.ratio:.2f}x"),
-        )  # fmt: skip
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(json.dumps(results.to_dict(), indent=1) + "\n")  # kept if a later op fails
-    print_table(console, results.rows)
-    console.print(f"written: {options.output}")
-    return 1 if red else 0
+    rows: list[Row] = []
+    if not options.page:
+        for op in options.only:
+            rows += bench_op(op, options, console)
+        table.print_targets(console, rows)
+    from .page import write_page
+
+    console.print(f"written: {options.output}/*.json, {write_page(options.output)}")
+    refused = [row for row in rows if row.error]
+    if refused:
+        console.print(f"[red]{len(refused)} refused: wrong results are not timed[/red]")
+    return 1 if refused else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with torch.inference_mode():
+        sys.exit(main())

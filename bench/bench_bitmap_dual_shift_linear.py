@@ -1,17 +1,26 @@
-"""50 % bitmap with int4 survivors (g = 64) against dense bf16 and torch's own int4."""
+"""50 % bitmap with int4 survivors (g = 64), exact and with 8-bit activations, against dense, the project's own int4,
+which it should beat by its bytes, and torch's int4 and int8."""
 
-from prism_kernels.formats import BitmapDualShiftWeight
-from prism_kernels.nn import BitmapDualShiftLinear
+from prism_kernels.nn import BitmapDualShiftLinear, DualShiftLinear
 
-from .linears import int4pack_peer, linear_cases, random_mask
-from .problems import GROUP_SIZE
+from . import peers
+from .linears import INT4_BOUND, linear_cases, packed
+from .problems import GROUP_SIZE, Request
+from .targets import INT4, INT4_A8, JOINT, JOINT_A8
 
 OP = "bitmap_dual_shift_linear"
+OPTIONS = {"bits": 4, "group_size": GROUP_SIZE, "bound": INT4_BOUND}
 
 
-def cases(quick: bool):
-    def pack(weight, generator):
-        mask = random_mask(*weight.shape, generator)
-        return BitmapDualShiftWeight.pack(weight, mask, bits=4, group_size=GROUP_SIZE, column_scale="rms")
+def cases(request: Request):
+    def make(weight, mask):
+        return [
+            packed(JOINT, BitmapDualShiftLinear, weight, mask, **OPTIONS),
+            packed(JOINT_A8, BitmapDualShiftLinear, weight, mask, activation_bits=8, **OPTIONS),
+            packed(INT4, DualShiftLinear, weight, mask, **OPTIONS),
+            packed(INT4_A8, DualShiftLinear, weight, mask, activation_bits=8, **OPTIONS),
+            peers.int4pack(weight),
+            peers.linear_dynamic(weight),
+        ]
 
-    return linear_cases(OP, BitmapDualShiftLinear, pack, (int4pack_peer,), quick=quick)
+    return linear_cases(OP, make, request)

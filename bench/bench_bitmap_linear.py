@@ -1,15 +1,22 @@
-"""Bitmap bf16 at 50 % sparsity against dense bf16."""
+"""Bitmap bf16 at 50 % sparsity against dense and the CSR of torch and scipy."""
 
-from prism_kernels.formats import BitmapWeight
 from prism_kernels.nn import BitmapLinear
 
-from .linears import linear_cases, random_mask
+from . import peers
+from .linears import linear_cases, packed
+from .problems import Request
+from .targets import BITMAP
 
 OP = "bitmap_linear"
 
 
-def cases(quick: bool):
-    def pack(weight, generator):
-        return BitmapWeight.pack(weight, random_mask(*weight.shape, generator))
+def cases(request: Request):
+    def make(weight, mask):
+        return [
+            packed(BITMAP, BitmapLinear, weight, mask),
+            peers.dense_fp32(weight),
+            peers.torch_csr(weight),
+            peers.scipy_csr(weight),
+        ]
 
-    return linear_cases(OP, BitmapLinear, pack, quick=quick)
+    return linear_cases(OP, make, request)

@@ -1,16 +1,25 @@
-"""Dual-shift int4 (g = 64) against dense bf16 and torch's own int4 and int8 linears."""
+"""Dual-shift int4 (g = 64), exact and with 8-bit activations, against dense and torch's own int4 and int8 linears."""
 
-from prism_kernels.formats import DualShiftWeight
 from prism_kernels.nn import DualShiftLinear
 
-from .linears import int4pack_peer, linear_cases, linear_dynamic_peer
-from .problems import GROUP_SIZE
+from . import peers
+from .linears import INT4_BOUND, linear_cases, packed
+from .problems import GROUP_SIZE, Request
+from .targets import INT4, INT4_A8
 
 OP = "dual_shift_linear"
+OPTIONS = {"bits": 4, "group_size": GROUP_SIZE, "bound": INT4_BOUND}
 
 
-def cases(quick: bool):
-    def pack(weight, generator):
-        return DualShiftWeight.pack(weight, bits=4, group_size=GROUP_SIZE, column_scale="rms")
+def cases(request: Request):
+    def make(weight, mask):
+        return [
+            packed(INT4, DualShiftLinear, weight, **OPTIONS),
+            packed(INT4_A8, DualShiftLinear, weight, activation_bits=8, **OPTIONS),
+            peers.int4pack(weight),
+            peers.linear_dynamic(weight),
+            peers.int8pack(weight),
+            peers.dense_fp32(weight),
+        ]
 
-    return linear_cases(OP, DualShiftLinear, pack, (int4pack_peer, linear_dynamic_peer), quick=quick)
+    return linear_cases(OP, make, request, mask_of=None)

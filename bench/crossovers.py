@@ -9,61 +9,85 @@ import torch
 
 import prism_kernels
 from prism_kernels import dispatch
+from prism_kernels import nn as packed_nn
 from prism_kernels._extension import host
-from prism_kernels.formats import BitmapDualShiftWeight, BitmapWeight, DualShiftWeight
-from prism_kernels.nn import BitmapDualShiftLinear, BitmapLinear, DualShiftLinear
+from prism_kernels.nn import PackedLinear
 from prism_kernels.nn._base import TILE_BYTES
+from prism_kernels.ops import nm_mask
+from prism_kernels.ops._define import OP_NAMES
+from prism_kernels.reference.panels import PANEL_ROWS
 
-from .harness import Case, Contender, cpu_name, measure
-from .linears import random_mask
-from .problems import GROUP_SIZE
+from .harness import Case, Contender, measure
+from .machine import cpu_name, load_average
+from .problems import GROUP_SIZE, random_mask, random_weight
+from .verify import linear_of
 
 N, K = 4096, 4096
-TOKENS = (2, 4, 8, 16, 32, 64, 96, 128)
+TOKENS = (2, 4, 8, 16, 32, 64, 96, 128, 256, 512)
+NEVER = "never"
+#: Inside this margin the fused path wins: it needs no dense buffer.
+MARGIN = 1.05
 TABLE = Path(prism_kernels.__file__).parent / "crossovers.json"
+_INT4 = {"bits": 4, "group_size": GROUP_SIZE}
 
 
-def modules() -> dict[str, torch.nn.Module]:
+def module_classes() -> dict[str, type[PackedLinear]]:
+    """The module of every linear op, by the name of the op."""
+    classes = [getattr(packed_nn, name) for name in packed_nn.__all__ if name != "PackedLinear"]
+    found: dict[str, type[PackedLinear]] = {}
+    for kind in classes:
+        found.setdefault(kind._op(), kind)  # formats that are special cases of another share its op
+    return found
+
+
+def modules() -> dict[str, PackedLinear]:
+    """One packed weight [N, K] per linear op: 50 % where sparse, 4 bit where quantized."""
     generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(N, K, generator=generator).mul_(0.02).to(torch.bfloat16)
-    mask = random_mask(N, K, generator)
-    options = {"bits": 4, "group_size": GROUP_SIZE, "column_scale": "rms"}
-    return {
-        "dual_shift_linear": DualShiftLinear(DualShiftWeight.pack(weight, **options)),
-        "bitmap_linear": BitmapLinear(BitmapWeight.pack(weight, mask)),
-        "bitmap_dual_shift_linear": BitmapDualShiftLinear(BitmapDualShiftWeight.pack(weight, mask, **options)),
-    }
+    weight = random_weight(N, K, generator)
+    half, pairs = random_mask(N, K, generator), nm_mask(weight.float().abs(), 2, 4)
+    built = {}
+    for op, kind in module_classes().items():
+        mask = None if op == "dual_shift_linear" else pairs if op.startswith("sparse24") else half
+        pruned = weight if mask is None else weight * mask
+        built[op] = kind.from_linear(linear_of(pruned), mask, **(_INT4 if "dual_shift" in op else {}))
+    return built
 
 
-def crossover(op: str, module: torch.nn.Module) -> int:
-    """Smallest m of TOKENS from which on the dense path is faster; one past the last where it never is."""
-    fused_wins = 0
-    for m in TOKENS:
-        x = torch.randn(m, K).to(torch.bfloat16)
-        rows = TILE_BYTES // (K * x.element_size())
+def crossover(op: str, module: PackedLinear) -> int | str:
+    """Smallest m of TOKENS from which on the dense path is faster, "never" where it is at none."""
+    crossed: int | str = NEVER
+    for m in reversed(TOKENS):  # from the far end: a small m at which the dense path wins by luck changes nothing
+        x = torch.randn(m, K).bfloat16()
+        rows = PANEL_ROWS * max(1, TILE_BYTES // (PANEL_ROWS * K * x.element_size()))
         contenders = [
             Contender("dense", [lambda x=x, rows=rows: module._tiled(x, rows)], 0),
-            Contender("prism fused", [lambda x=x: module.fused(x)], 0),
+            Contender("fused", [lambda x=x: module.fused(x)], 0),
         ]
-        dense, fused = measure(Case(op, {"m": m}, contenders), repeats=9, budget_s=4.0)
-        if fused.median_ms > 1.1 * dense.median_ms:  # inside 10 % the fused path wins: it needs no dense buffer
-            return m
-        fused_wins = m
-    return 2 * fused_wins
+        problem = {"n": N, "k": K, "m": m}
+        dense, fused = measure(Case(op, problem, contenders), rounds=11, budget_s=4.0)
+        if fused.median_ms <= MARGIN * dense.median_ms:
+            return crossed
+        crossed = m
+    return crossed
 
 
 def update(report: Callable[[str], None]) -> None:
     """Measures every instruction set of this CPU and writes crossovers.json; rows of others stay as they are."""
-    table = json.loads(TABLE.read_text())
+    table = json.loads(TABLE.read_text("utf-8"))
     built = modules()
+    load = load_average()
     for isa in host.supported_isas():
         dispatch.force_isa(isa)
         for op, module in built.items():
-            table["crossovers"][isa][op] = crossover(op, module)
-            report(f"{isa:>12} {op:<26} dense from m = {table['crossovers'][isa][op]}")
+            found = crossover(op, module) if dispatch.has_compiled(op, "cpu") else 1
+            table["crossovers"][isa][op] = found
+            report(f"{isa:>12} {op:<28} dense from m = {found}")
     dispatch.force_isa("auto")
+    missing = [op for op in OP_NAMES if op.endswith("_linear") and op not in built]
+    if missing:
+        raise RuntimeError(f"crossovers: every linear op must have a module, got none for {', '.join(missing)}")
     table["measured"] = (
-        f"{time.strftime('%Y-%m-%d', time.gmtime())}, {cpu_name()}, {torch.get_num_threads()} threads, "
-        f"torch {torch.__version__}, {N}x{K} bf16, 50 % sparsity, 4 bit, g = {GROUP_SIZE}; cuda: not measured"
+        f"{time.strftime('%Y-%m-%d', time.gmtime())}, {cpu_name()}, {torch.get_num_threads()} threads, load average "
+        f"{load}, torch {torch.__version__}, {N}x{K} bf16, 50 % sparsity, 4 bit, g = {GROUP_SIZE}; cuda: not measured"
     )
-    TABLE.write_text(json.dumps(table, indent=2) + "\n")
+    TABLE.write_text(json.dumps(table, indent=2) + "\n", "utf-8")

@@ -1,24 +1,25 @@
 """Timing that does not flatter: contenders interleaved in one run, weights rotated past the last-level cache, medians.
 
-A benchmark file gives cases (contenders, bytes); this module does the rest. On a shared machine absolute times move, so
-every row carries the ratio to the baseline of the same run, and the spread.
+A benchmark file gives cases (contenders with their check, bytes, operations); this module does the rest. On a shared
+machine absolute times move, so every row carries the ratio to the first contender of the same run, and the spread.
+A contender that fails its check is refused: a fast wrong kernel is no result.
 """
 
 import gc
-import os
-import platform
 import statistics
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import torch
+from prism_kernels import dispatch
 
-from prism_kernels import __version__, dispatch
+from .machine import seconds
+from .targets import Verdict, verdicts
 
-#: Copies of a weight are rotated until their dense bytes exceed this: four times a 32 MiB last-level cache.
+#: Copies of a weight are rotated until their bytes exceed this: four times a 32 MiB last-level cache.
 ROTATION_BYTES = 128 * 2**20
+#: A contender that is slow beside the rest gets as many rounds as its share of the budget holds, at least this many.
+_FEWEST = 5
 
 
 @dataclass
@@ -27,8 +28,9 @@ class Contender:
 
     name: str
     calls: Sequence[Callable[[], Any]]
-    nbytes: int  # weight bytes read by one call
+    nbytes: int  # of the format, read by one call
     note: str = ""  # other numerics, other group size, ...
+    check: Callable[[], None] | None = None  # raises AssertionError where its result is wrong
 
 
 @dataclass
@@ -38,113 +40,125 @@ class Case:
     op: str
     problem: dict[str, Any]
     contenders: list[Contender]
+    flops: float = 0.0  # multiplications and additions of the dense problem
 
 
 @dataclass
 class Row:
+    """One contender's result; times in ms, nan and an `error` where it was refused."""
+
     op: str
     problem: dict[str, Any]
     contender: str
-    median_ms: float
-    spread_ms: float  # interquartile range
-    repeats: int
-    ratio: float  # baseline median / this median
-    gigabytes_per_second: float
-    served_by: str
     note: str = ""
-
-
-@dataclass
-class Results:
-    environment: dict[str, Any] = field(default_factory=dict)
-    rows: list[Row] = field(default_factory=list)
+    error: str = ""
+    median_ms: float = float("nan")
+    low_ms: float = float("nan")  # first decile
+    spread_ms: float = float("nan")  # interquartile range
+    rounds: int = 0
+    copies: int = 0
+    ratio: float = float("nan")  # baseline median / this median
+    nbytes: int = 0
+    gbps: float = float("nan")  # GB/s of format bytes
+    stream_share: float = float("nan")  # of the measured read bandwidth
+    gflops: float = float("nan")  # of the dense problem
+    served_by: str = "torch"
+    verdicts: list[Verdict] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def copies_for(dense_bytes: int) -> int:
-    return max(2, -(-ROTATION_BYTES // max(dense_bytes, 1)))
+def copies_for(nbytes: int) -> int:
+    """How many copies of a weight of so many bytes are rotated."""
+    return max(2, -(-ROTATION_BYTES // max(nbytes, 1)))
 
 
-def environment() -> dict[str, Any]:
-    return {
-        "prism_kernels": __version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "machine": cpu_name(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "isa": dispatch.cpu_isa(),
-        "stream_gigabytes_per_second": round(stream_bandwidth(), 1),
-        "unix_time": int(time.time()),
-    }
-
-
-def cpu_name() -> str:
-    try:
-        with open("/proc/cpuinfo") as lines:
-            fields = dict(line.split(":", 1) for line in lines.read().split("\n\n")[0].splitlines() if ":" in line)
-    except OSError:
-        return platform.processor()
-    values = {key.strip(): value.strip() for key, value in fields.items()}
-    return f"{values.get('model name', platform.processor())} (family {values.get('cpu family', '?')})"
-
-
-def stream_bandwidth() -> float:
-    """GB/s of a plain read with all threads: the sum over 256 MiB, best of five."""
-    data = torch.ones(2**26, dtype=torch.float32)
-    best = min(_seconds(lambda: data.sum()) for _ in range(5))
-    return data.numel() * 4 / best / 1e9
-
-
-def _seconds(call: Callable[[], Any]) -> float:
-    begin = time.perf_counter()
-    call()
-    return time.perf_counter() - begin
-
-
-def measure(case: Case, *, repeats: int = 30, budget_s: float = 20.0) -> list[Row]:
-    """Times all contenders of a case in turns, `repeats` rounds or as many (at least 5) as the budget allows."""
-    times: dict[str, list[float]] = {c.name: [] for c in case.contenders}
-    served: dict[str, str] = {}
+def measure(case: Case, *, rounds: int = 30, budget_s: float = 30.0, stream_gbps: float = float("nan")) -> list[Row]:
+    """Checks, then times the contenders of a case in turns, in `rounds` rounds; one that needs more than its share of
+    the budget sits rounds out, evenly. Refused contenders are not timed."""
+    rows = {c.name: Row(case.op, case.problem, c.name, c.note, nbytes=c.nbytes) for c in case.contenders}
+    racing = []
     for contender in case.contenders:
-        before = dispatch.last_kernel()
-        contender.calls[0]()
-        after = dispatch.last_kernel()
-        served[contender.name] = after if after != before or contender.name.startswith("prism") else "torch"
+        error = _refusal(contender)
+        rows[contender.name].error = error
+        if not error:
+            racing.append(contender)
+    times = _race(racing, rounds, budget_s)
+    baseline = case.contenders[0].name
+    for contender in racing:
+        _fill(rows[contender.name], contender, times[contender.name], times.get(baseline), case.flops, stream_gbps)
+        rows[contender.name].served_by = _served_by(contender)
+    result = list(rows.values())
+    for row in result:
+        medians = {other.contender: other.median_ms for other in result}
+        row.verdicts = verdicts(row.op, row.contender, row.problem, medians, dispatch.cpu_isa())
+    return result
+
+
+def _refusal(contender: Contender) -> str:
+    """Why this contender may not be reported, or ""."""
+    if contender.check is None:
+        return ""
+    try:
+        contender.check()
+    except AssertionError as error:
+        return " ".join(str(error).split()) or "its check failed"
+    return ""
+
+
+def _race(racing: Sequence[Contender], rounds: int, budget_s: float) -> dict[str, list[float]]:
+    share = budget_s / max(len(racing), 1)
+    wanted = {}
+    for contender in racing:
+        warm = seconds(contender.calls[0])
+        warm = min(warm, seconds(contender.calls[-1])) if warm < share / _FEWEST else warm
+        wanted[contender.name] = min(rounds, max(_FEWEST, int(share / warm)))
+    times: dict[str, list[float]] = {c.name: [] for c in racing}
+    collecting = gc.isenabled()
     gc.collect()
-    begin = time.perf_counter()
-    for round_idx in range(repeats):
-        for contender in case.contenders:
-            times[contender.name].append(_seconds(contender.calls[round_idx % len(contender.calls)]))
-        if round_idx >= 4 and time.perf_counter() - begin > budget_s:
-            break
-    baseline = statistics.median(times[case.contenders[0].name])
-    return [_row(case, c, times[c.name], baseline, served[c.name]) for c in case.contenders]
+    gc.disable()
+    try:
+        for index in range(rounds):
+            for contender in racing:
+                own = times[contender.name]
+                if len(own) <= index * wanted[contender.name] // rounds:
+                    own.append(seconds(contender.calls[len(own) % len(contender.calls)]))
+    finally:
+        if collecting:
+            gc.enable()
+    return times
 
 
-def _row(case: Case, contender: Contender, seconds: list[float], baseline: float, served_by: str) -> Row:
-    median = statistics.median(seconds)
-    quartiles = statistics.quantiles(seconds, n=4)
-    return Row(
-        op=case.op,
-        problem=case.problem,
-        contender=contender.name,
-        median_ms=median * 1e3,
-        spread_ms=(quartiles[2] - quartiles[0]) * 1e3,
-        repeats=len(seconds),
-        ratio=baseline / median,
-        gigabytes_per_second=contender.nbytes / median / 1e9,
-        served_by=served_by,
-        note=contender.note,
-    )
+def _fill(
+    row: Row, contender: Contender, own: list[float], baseline: list[float] | None, flops: float, stream_gbps: float
+) -> None:
+    median = statistics.median(own)
+    quartiles = statistics.quantiles(own, n=4) if len(own) > 1 else [median] * 3
+    row.median_ms = median * 1e3
+    row.low_ms = sorted(own)[len(own) // 10] * 1e3
+    row.spread_ms = (quartiles[2] - quartiles[0]) * 1e3
+    row.rounds, row.copies = len(own), len(contender.calls)
+    row.ratio = statistics.median(baseline) / median if baseline else float("nan")
+    row.gbps = contender.nbytes / median / 1e9
+    row.stream_share = row.gbps / stream_gbps
+    row.gflops = flops / median / 1e9
 
 
-def run(cases: Iterator[Case], *, repeats: int, budget_s: float, report: Callable[[Row], None]) -> list[Row]:
+def _served_by(contender: Contender) -> str:
+    """The compiled kernel that a call of this contender ends in; only the project's own names itself."""
+    if contender.name.startswith(("F.", "torch", "scipy", "python")):
+        return "torch" if not contender.name.startswith(("scipy", "python")) else contender.name.split()[0]
+    contender.calls[0]()
+    return dispatch.last_kernel() or "torch reference"
+
+
+def run(
+    cases: Iterable[Case], *, rounds: int, budget_s: float, stream_gbps: float, report: Callable[[Row], None]
+) -> list[Row]:
     rows = []
     for case in cases:
-        for row in measure(case, repeats=repeats, budget_s=budget_s):
+        for row in measure(case, rounds=rounds, budget_s=budget_s, stream_gbps=stream_gbps):
             report(row)
             rows.append(row)
     return rows

@@ -56,6 +56,8 @@ def last_kernel() -> str:
 # (op, device) -> smallest m at which decode-then-GEMM is faster than the fused kernel. A plain dict, because
 # torch.compile traces the look-up; ops without a compiled kernel are absent: their reference decodes anyway.
 _crossovers: dict[tuple[str, str], int] = {}
+#: What "never" in the table means here: more tokens than any call has, and still an int64 when multiplied by k.
+_NEVER = 2**31
 
 
 def _refresh_crossovers() -> None:
@@ -64,11 +66,12 @@ def _refresh_crossovers() -> None:
     for device, row in (("cpu", cpu_isa()), ("cuda", "cuda")):
         for op in OP_NAMES:
             if op.endswith("_linear") and has_compiled(op, device):
-                _crossovers[op, device] = table[row][op]
+                measured = table[row][op]
+                _crossovers[op, device] = _NEVER if measured == "never" else measured
 
 
 def crossover(op: str, device: str) -> int:
-    """Smallest m (tokens) at which `op` decodes its weight and calls the dense GEMM on `device`."""
+    """Smallest m (tokens) at which `op` decodes its weight and calls the dense GEMM on `device`; 2**31 for never."""
     return _crossovers.get((op, device), 1)
 
 
@@ -98,7 +101,8 @@ def explain(op: str | None = None) -> list[Served]:
 def _crossover_note(op: str, device: str) -> str:
     if not op.endswith("_linear"):
         return "compiled"
-    return f"fused below m = {crossover(op, device)}, decode + dense GEMM from there on"
+    m = crossover(op, device)
+    return "fused for every m" if m == _NEVER else f"fused below m = {m}, decode + dense GEMM from there on"
 
 
 _refresh_crossovers()

@@ -1,52 +1,69 @@
 #include "bitmap_dual_shift_pack.h"
 
 #include <bit>
-#include <cstring>
 
-#include "bitmap.h"
 #include "isa.h"
 
 namespace prism::cpu {
 namespace generic {
+namespace {
 
-void BitmapDualShiftPack(const uint8_t* codes, const uint8_t* bitmap, int64_t rows, int64_t k, int bits, uint8_t* packed) {
-  const int64_t blocks = NumBlocks(k);
-  const uint32_t low = (1u << bits) - 1;
-  for (int64_t row = 0; row < rows; ++row, codes += k) {
-    for (int64_t block = 0; block < blocks; ++block, bitmap += 8) {
-      uint32_t pending = 0;
-      int held = 0;  // bits of `pending` not yet written
-      for (uint64_t mask = LoadMask(bitmap); mask != 0; mask &= mask - 1) {
-        pending |= (codes[block * kBlock + std::countr_zero(mask)] & low) << held;
-        held += bits;
-        if (held >= 8) {
-          *packed++ = static_cast<uint8_t>(pending);
-          pending >>= 8;
-          held -= 8;
-        }
-      }
-      if (held > 0) *packed++ = static_cast<uint8_t>(pending);
+void MarkPanel(const BitmapDualShiftPackArgs& a, int64_t panel) {
+  const int64_t quads = NumQuads(a.k);
+  uint8_t* masks = a.bitmap + panel * quads * kQuadMaskBytes;
+  if (quads > 0) std::memset(masks, 0, static_cast<size_t>(quads * kQuadMaskBytes));
+  for (int64_t r = 0; r < std::min(kPanelRows, a.n - panel * kPanelRows); ++r) {
+    const bool* kept = a.mask + (panel * kPanelRows + r) * a.k;
+    for (int64_t j = 0; j < a.k; ++j) {
+      const int64_t bit = MaskBit<kQuadColumns>(r, j);
+      masks[j / kQuadColumns * kQuadMaskBytes + bit / 8] |= static_cast<uint8_t>((kept[j] ? 1 : 0) << bit % 8);
     }
   }
+  int64_t bytes = 0;
+  for (int64_t q = 0; q < quads; ++q) {
+    bytes += CeilDiv(std::popcount(LoadMask<uint64_t>(masks + q * kQuadMaskBytes)) * a.bits, 8);
+  }
+  a.panel_offsets[panel + 1] = bytes;
 }
 
+void GatherPanel(const BitmapDualShiftPackArgs& a, int64_t panel) {
+  const uint8_t* masks = a.bitmap + panel * NumQuads(a.k) * kQuadMaskBytes;
+  const uint8_t* rows = a.codes + panel * kPanelRows * a.k;
+  uint8_t* packed = a.packed + a.panel_offsets[panel];
+  const uint32_t low = (1u << a.bits) - 1;
+  for (int64_t quad = 0; quad < NumQuads(a.k); ++quad, masks += kQuadMaskBytes) {
+    uint32_t pending = 0;
+    int held = 0;  // bits of `pending` that are not yet written
+    for (uint64_t mask = LoadMask<uint64_t>(masks); mask != 0; mask &= mask - 1) {
+      const int bit = std::countr_zero(mask);
+      const int64_t column = quad * kQuadColumns + kQuadOrder[bit % kQuadColumns];
+      pending |= (rows[bit / kQuadColumns * a.k + column] & low) << held;
+      held += a.bits;
+      if (held >= 8) {
+        *packed++ = static_cast<uint8_t>(pending);
+        pending >>= 8;
+        held -= 8;
+      }
+    }
+    if (held > 0) *packed++ = static_cast<uint8_t>(pending);
+  }
+}
+
+void Mark(const BitmapDualShiftPackArgs& a, int64_t begin, int64_t end) {
+  for (int64_t panel = begin; panel < end; ++panel) MarkPanel(a, panel);
+}
+
+void Gather(const BitmapDualShiftPackArgs& a, int64_t begin, int64_t end) {
+  for (int64_t panel = begin; panel < end; ++panel) GatherPanel(a, panel);
+}
+
+constexpr BitmapDualShiftPackKernel kKernel{Mark, Gather};
+
+}  // namespace
 }  // namespace generic
 
-BitmapDualShiftPackFn PickBitmapDualShiftPack() {
-#if PRISM_X86
-  return Pick<BitmapDualShiftPackFn>("bitmap_dual_shift_pack", {generic::BitmapDualShiftPack, avx2::BitmapDualShiftPack,
-                                                                avx512::BitmapDualShiftPack, nullptr});
-#else
-  return Pick<BitmapDualShiftPackFn>("bitmap_dual_shift_pack", {generic::BitmapDualShiftPack});
-#endif
-}
-
-int64_t RowCodeBytes(const uint8_t* bitmap, int64_t k, int bits) {
-  int64_t bytes = 0;
-  for (int64_t block = 0; block < NumBlocks(k); ++block) {
-    bytes += CeilDiv(std::popcount(LoadMask(bitmap + 8 * block)) * bits, 8);
-  }
-  return bytes;
+const BitmapDualShiftPackKernel* PickBitmapDualShiftPack() {
+  return Pick<const BitmapDualShiftPackKernel*>("bitmap_dual_shift_pack", {&generic::kKernel});
 }
 
 }  // namespace prism::cpu

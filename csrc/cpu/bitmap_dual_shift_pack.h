@@ -1,22 +1,26 @@
-// bitmap_dual_shift_pack: the codes of the survivors behind a bitmap. The codes of each 64-column block are a little-endian
-// bit stream padded to a whole byte. The bitmap itself comes from the kernels of bitmap_pack.
+// bitmap_dual_shift_pack: a mask per quad of a panel, and the survivors' codes, per quad a little-endian bit stream in the
+// order of the mask's bits, padded with 0 to a whole byte. Runs once per weight.
 #pragma once
-#include <cstdint>
+#include "bitmap.h"
 
 namespace prism::cpu {
 
-using BitmapDualShiftPackFn = void (*)(const uint8_t* codes,   // [rows, k], one code per byte
-                                       const uint8_t* bitmap,  // [rows, 8 * ceil(k / 64)]
-                                       int64_t rows, int64_t k, int bits,
-                                       uint8_t* packed);  // BlockCodeBytes of every block, in order
+struct BitmapDualShiftPackArgs {
+  const uint8_t* codes = nullptr;  // [n, k], one code per byte, of which the low `bits` bits are stored
+  const bool* mask = nullptr;      // [n, k], true = kept
+  int64_t n = 0, k = 0;
+  int bits = 0;
+  uint8_t* bitmap = nullptr;         // [panels, ceil(k / 4), 8]
+  int64_t* panel_offsets = nullptr;  // [panels + 1]
+  uint8_t* packed = nullptr;         // [bytes]
+};
 
-namespace generic { void BitmapDualShiftPack(const uint8_t*, const uint8_t*, int64_t, int64_t, int, uint8_t*); }
-namespace avx2 { void BitmapDualShiftPack(const uint8_t*, const uint8_t*, int64_t, int64_t, int, uint8_t*); }
-namespace avx512 { void BitmapDualShiftPack(const uint8_t*, const uint8_t*, int64_t, int64_t, int, uint8_t*); }
-
-BitmapDualShiftPackFn PickBitmapDualShiftPack();
-
-// Bytes that the codes of one row take: the sum over its blocks of ceil(survivors * bits / 8).
-int64_t RowCodeBytes(const uint8_t* bitmap, int64_t k, int bits);
+// `mark` writes the bitmap and, at panel_offsets[panel + 1], the bytes of each panel's codes; `gather` writes the codes
+// once the offsets have been summed up.
+struct BitmapDualShiftPackKernel {
+  void (*mark)(const BitmapDualShiftPackArgs& args, int64_t begin_panel, int64_t end_panel);
+  void (*gather)(const BitmapDualShiftPackArgs& args, int64_t begin_panel, int64_t end_panel);
+};
+const BitmapDualShiftPackKernel* PickBitmapDualShiftPack();
 
 }  // namespace prism::cpu

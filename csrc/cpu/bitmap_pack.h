@@ -1,26 +1,24 @@
-// bitmap_pack: one bit per weight and the kept weights, in two passes, because a row's place in the stream is known only
-// when all rows before it are counted. Rows are independent in each pass.
+// bitmap_pack: a mask per pair of columns of a panel, and the kept weights in the order of its bits. Runs once per weight.
 #pragma once
-#include <cstdint>
+#include "bitmap.h"
 
 namespace prism::cpu {
 
-struct BitmapPackKernel {
-  // mask [rows, k] -> bitmap [rows, 8 * ceil(k / 64)], tail bits 0.
-  void (*from_mask)(const bool* mask, int64_t rows, int64_t k, uint8_t* bitmap);
-  // The mask of weights that differ from 0 (-0 does not, NaN does); weight [rows, k] of 2 or 4 bytes, a float format.
-  void (*from_weight)(const void* weight, int64_t element_bytes, int64_t rows, int64_t k, uint8_t* bitmap);
-  // The kept elements of weight [rows, k], row-major, into `values` (as many elements as the bitmap has bits).
-  void (*compress)(const void* weight, int64_t element_bytes, const uint8_t* bitmap, int64_t rows, int64_t k, void* values);
+struct BitmapPackArgs {
+  const void* weight = nullptr;  // [n, k] of element_bytes (2 or 4), float32, float16 or bfloat16
+  const bool* mask = nullptr;    // [n, k], true = kept; null keeps what differs from 0
+  int64_t n = 0, k = 0, element_bytes = 0;
+  uint8_t* bitmap = nullptr;         // [panels, ceil(k / 2), 4]
+  int64_t* panel_offsets = nullptr;  // [panels + 1]
+  void* values = nullptr;            // [kept]
 };
 
-namespace generic { extern const BitmapPackKernel kBitmapPack; }
-namespace avx2 { extern const BitmapPackKernel kBitmapPack; }
-namespace avx512 { extern const BitmapPackKernel kBitmapPack; }
-
+// `mark` writes the bitmap and, at panel_offsets[panel + 1], the survivors of each panel; `gather` writes the values once
+// the offsets have been summed up.
+struct BitmapPackKernel {
+  void (*mark)(const BitmapPackArgs& args, int64_t begin_panel, int64_t end_panel);
+  void (*gather)(const BitmapPackArgs& args, int64_t begin_panel, int64_t end_panel);
+};
 const BitmapPackKernel* PickBitmapPack();
-
-// Bits set in `bytes` bytes (a multiple of 8).
-int64_t CountBits(const uint8_t* bitmap, int64_t bytes);
 
 }  // namespace prism::cpu

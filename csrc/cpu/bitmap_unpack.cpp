@@ -1,26 +1,41 @@
 #include "bitmap_unpack.h"
 
+#include <bit>
+
 #include "isa.h"
 
 namespace prism::cpu {
 namespace generic {
 namespace {
 
+constexpr int64_t kTileColumns = 64;
+
 template <class T>
-void Unpack(const BitmapValues& w, int64_t row_begin, int64_t row_end, T* out) {
-  const T* values = static_cast<const T*>(w.values);
-  for (int64_t row = row_begin; row < row_end; ++row) {
-    T* row_out = out + row * w.k;
-    std::fill_n(row_out, w.k, T{0});
-    ForEachKept(w, row, [&](int64_t j, int64_t i) { row_out[j] = values[i]; });
+void UnpackPanel(const BitmapUnpackArgs& a, int64_t panel) {
+  const uint8_t* masks = a.bitmap + panel * NumPairs(a.k) * kPairMaskBytes;
+  const T* values = static_cast<const T*>(a.values);
+  const int64_t rows = std::min(kPanelRows, a.n - panel * kPanelRows);
+  T* out = static_cast<T*>(a.weight) + panel * kPanelRows * a.k;
+  int64_t next = a.panel_offsets[panel];
+  for (int64_t first = 0; first < a.k; first += kTileColumns) {
+    T tile[kPanelRows][kTileColumns] = {};
+    const int64_t columns = std::min(kTileColumns, a.k - first);
+    for (int64_t pair = 0; pair < NumPairs(columns); ++pair, masks += kPairMaskBytes) {
+      for (uint32_t mask = LoadMask<uint32_t>(masks); mask != 0; mask &= mask - 1, ++next) {
+        const int bit = std::countr_zero(mask);
+        tile[bit / kPairColumns][kPairColumns * pair + bit % kPairColumns] = next < a.size ? values[next] : T{0};
+      }
+    }
+    for (int64_t r = 0; r < rows; ++r) std::copy_n(tile[r], columns, out + r * a.k + first);
   }
 }
 
 }  // namespace
 
-void BitmapUnpack(const BitmapValues& w, int64_t row_begin, int64_t row_end, void* out) {
-  if (w.ElementBytes() == 2) return Unpack(w, row_begin, row_end, static_cast<uint16_t*>(out));
-  Unpack(w, row_begin, row_end, static_cast<uint32_t*>(out));
+void BitmapUnpack(const BitmapUnpackArgs& a, int64_t begin, int64_t end) {
+  for (int64_t panel = begin; panel < end; ++panel) {
+    a.element_bytes == 2 ? UnpackPanel<uint16_t>(a, panel) : UnpackPanel<uint32_t>(a, panel);
+  }
 }
 
 }  // namespace generic

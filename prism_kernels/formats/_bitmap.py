@@ -1,23 +1,35 @@
 """Rules that the bitmap formats share."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
+from ..reference.bitmap import pack_bits
+from ..reference.panels import PANEL_ROWS, num_panels
 from ._base import PackedWeight
 from ._grid import require, require_layout
 
 
-def require_bitmap(name: str, bitmap: torch.Tensor, shape: tuple[int, int]) -> None:
-    """Layout and tail bits of the bitmap of a weight of `shape`."""
+def require_bitmap(
+    name: str, bitmap: torch.Tensor, shape: tuple[int, int], columns: int, to_units: Callable[..., torch.Tensor]
+) -> None:
+    """Layout of the bitmap of a weight of `shape`, one mask per `columns` columns of a panel by `to_units`, and no
+    bit set past the last row and column."""
     n, k = shape
+    panels, units = num_panels(n), -(-k // columns)
     require(isinstance(bitmap, torch.Tensor), name, "bitmap", "be a tensor", type(bitmap).__name__)
-    require_layout(name, "bitmap", bitmap, (n, 8 * -(-k // 64)), torch.uint8, bitmap.device)
-    if k % 64:
-        tail = bitmap[:, k // 8 :].clone()
-        tail[:, 0] >>= k % 8
-        stray = int(tail.count_nonzero())
-        require(stray == 0, name, "bitmap", f"have 0 in the bits past column {k}", f"{stray} bytes with bits set there")
+    require_layout(name, "bitmap", bitmap, (panels, units, 2 * columns), torch.uint8, bitmap.device)
+    if bitmap.numel() == 0:
+        return
+
+    def outside(rows: int, width: int) -> torch.Tensor:
+        return ~pack_bits(to_units(torch.ones(rows, width, dtype=torch.bool, device=bitmap.device)))[0]
+
+    below = bitmap[-1] & outside(n - PANEL_ROWS * (panels - 1), units * columns)
+    right = bitmap[:, -1] & outside(PANEL_ROWS, k - columns * (units - 1))
+    stray = int(below.count_nonzero() + right.count_nonzero())
+    require(stray == 0, name, "bitmap", f"have 0 in the bits past row {n} and column {k}", f"{stray} bytes with others")
 
 
 def shape_of(name: str, config: dict[str, Any], keys: tuple[str, ...]) -> tuple[int, int]:

@@ -7,7 +7,7 @@ import torch
 
 from .. import ops
 from ..ops._check import FLOAT_DTYPES
-from ..reference.bitmap import block_counts
+from ..reference.bitmap import PAIR_COLUMNS, to_pairs, unit_sizes
 from ._base import PackedWeight
 from ._bitmap import require_bitmap, shape_of, take
 from ._grid import require, require_layout
@@ -18,11 +18,12 @@ class BitmapWeight(PackedWeight):
     """The kept weights of [n, k] behind a bitmap; lossless.
 
     Attributes:
-        bitmap: u8 [n, 8 * ceil(k / 64)]; bit j % 8 of byte j // 8 is column j, bits past k are 0.
-        values: [kept], float32, float16 or bfloat16, row-major.
+        bitmap: u8 [P, ceil(k / 2), 4], P = ceil(n / 16): a little-endian mask per pair of columns of a panel of 16
+            rows, bit 2 * row + c is column 2 * pair + c; bits past n and k are 0.
+        values: [kept], float32, float16 or bfloat16, ordered by panel, pair and bit.
         dense_shape: (n, k).
 
-    Bytes: n * 8 * ceil(k / 64) + kept * element size.
+    Bytes: P * ceil(k / 2) * 4 + kept * element size.
     """
 
     NAME: ClassVar[str] = "bitmap"
@@ -56,19 +57,18 @@ class BitmapWeight(PackedWeight):
 
     def validate(self) -> None:
         name, values = self.NAME, self.values
-        require_bitmap(name, self.bitmap, self.dense_shape)
+        require_bitmap(name, self.bitmap, self.dense_shape, PAIR_COLUMNS, to_pairs)
         require(isinstance(values, torch.Tensor), name, "values", "be a tensor", type(values).__name__)
         floats = "have dtype float32, float16 or bfloat16"
         require(values.dtype in FLOAT_DTYPES, name, "values", floats, values.dtype)
-        kept = int(block_counts(self.bitmap).sum())
-        require(kept < 2**31, name, "bitmap", "have fewer than 2**31 bits set", kept)
+        kept = int(unit_sizes(self.bitmap).sum())
         require_layout(name, "values", values, (kept,), values.dtype, self.bitmap.device)
 
-    def row_offsets(self) -> torch.Tensor:
-        """Where each row begins in `values`: int32 [n + 1], derived."""
-        return ops.bitmap_row_offsets(self.bitmap)
+    def panel_offsets(self) -> torch.Tensor:
+        """Where each panel begins in `values`: int64 [P + 1], derived."""
+        return ops.bitmap_panel_offsets(self.bitmap)
 
     def to_dense(self, dtype: torch.dtype | None = None) -> torch.Tensor:
         """[n, k] of dtype, by default that of `values`; a pruned weight is exactly 0."""
-        dense = ops.bitmap_unpack(self.bitmap, self.values, self.row_offsets(), self.dense_shape[1])
+        dense = ops.bitmap_unpack(self.bitmap, self.values, self.panel_offsets(), *self.dense_shape)
         return dense if dtype is None else dense.to(dtype)

@@ -9,6 +9,8 @@ from torch import nn
 
 from .. import dispatch
 from ..formats._base import PackedWeight
+from ..ops._dual_shift import require_activation_bits
+from ..reference.panels import PANEL_ROWS
 
 # The dense path decodes and multiplies this much weight at a time: a tile is still in the cache when the GEMM reads it,
 # and its buffer is used again, where a whole matrix would be fresh pages from the system on every call.
@@ -21,24 +23,39 @@ class PackedLinear(nn.Module):
     Buffers hold the canonical tensors under their format names. Few tokens run the fused op; from a measured number on,
     `forward` decodes the weight and calls the dense GEMM. It changes no state and never synchronizes. Weights are
     frozen; gradients flow to the input and the bias.
+
+    activation_bits: None, or 8 for a quantized weight whose linear shall round its input to 8 bits as well; then the
+    fused op serves any number of tokens. It is a way to run, not a part of the weight: no state dict holds it.
     """
 
     FORMAT: ClassVar[type[PackedWeight]]
     bias: nn.Parameter | None
 
-    def __init__(self, weight: PackedWeight, bias: torch.Tensor | None = None) -> None:
+    def __init__(
+        self, weight: PackedWeight, bias: torch.Tensor | None = None, activation_bits: int | None = None
+    ) -> None:
         super().__init__()
         n, k = weight.shape
         if bias is not None and tuple(bias.shape) != (n,):
             raise ValueError(f"{type(self).__name__}: bias must have shape [{n}], got {list(bias.shape)}")
         self.out_features, self.in_features = n, k
         self.config: dict[str, Any] = weight.config()
+        self.activation_bits = activation_bits
         self._tensor_names = tuple(weight.tensors())
         for name, tensor in weight.tensors().items():
             self.register_buffer(name, tensor)
         for name, tensor in self._derived(weight).items():
             self.register_buffer(name, tensor, persistent=False)
         self.register_parameter("bias", None if bias is None else nn.Parameter(bias.detach().clone()))
+
+    @property
+    def activation_bits(self) -> int | None:
+        return self._activation_bits
+
+    @activation_bits.setter
+    def activation_bits(self, value: int | None) -> None:
+        require_activation_bits(type(self).__name__, value, self.config.get("codebook"))
+        self._activation_bits = value
 
     def _derived(self, weight: PackedWeight) -> dict[str, torch.Tensor]:
         """Tensors that kernels need beside the canonical ones, made once from them; never stored."""
@@ -50,18 +67,21 @@ class PackedLinear(nn.Module):
 
     @abstractmethod
     def decode(self, dtype: torch.dtype, begin: int = 0, end: int | None = None) -> torch.Tensor:
-        """Rows `begin` to `end` of the dense weight, [rows, k], from this module's buffers, without validating them."""
+        """Rows `begin` to `end` of the dense weight, [rows, k], from this module's buffers, without validating them;
+        `begin` is a multiple of 16, because weights are stored in panels of 16 rows."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x [..., k] -> [..., n] in the dtype of x, by whichever path is faster for this many tokens."""
-        if not dispatch.prefers_dense(self._op(), x):
+        if self.activation_bits is not None or not dispatch.prefers_dense(self._op(), x):
             return self.fused(x)
-        rows = max(1, TILE_BYTES // max(self.in_features * x.element_size(), 1))
+        panels = TILE_BYTES // max(PANEL_ROWS * self.in_features * x.element_size(), 1)
+        rows = PANEL_ROWS * max(1, panels)
         if rows >= self.out_features or torch.compiler.is_compiling():
             return F.linear(x, self.decode(x.dtype), self.bias)
         return self._tiled(x, rows)
 
     def _tiled(self, x: torch.Tensor, rows: int) -> torch.Tensor:
+        """`forward` by `rows` rows of the weight at a time, a multiple of 16."""
         y = x.new_empty(*x.shape[:-1], self.out_features)
         for begin in range(0, self.out_features, rows):
             end = min(begin + rows, self.out_features)
@@ -74,13 +94,22 @@ class PackedLinear(nn.Module):
         return f"{cls.FORMAT.NAME}_linear"
 
     @classmethod
-    def from_linear(cls, linear: nn.Linear, mask: torch.Tensor | None = None, **options: Any) -> "PackedLinear":
+    def from_linear(
+        cls,
+        linear: nn.Linear,
+        mask: torch.Tensor | None = None,
+        activation_bits: int | None = None,
+        **options: Any,
+    ) -> "PackedLinear":
         """Packs the weight of `linear` ([n, k]); `mask` bool [n, k] (True = kept), by default the non-zeros where the
-        format is sparse. Options are those of the format's `pack`."""
+        format is sparse; `activation_bits` as in the class. Options are those of the format's `pack`."""
         if not isinstance(linear, nn.Linear):
             raise TypeError(f"{cls.__name__}.from_linear: linear must be an nn.Linear, got {type(linear).__name__}")
         with torch.no_grad():
-            return cls(cls.FORMAT.pack(linear.weight.detach(), mask=mask, **options), linear.bias)  # type: ignore[attr-defined]
+            weight = cls.FORMAT.pack(linear.weight.detach(), mask=mask, **options)  # type: ignore[attr-defined]
+        module = cls(weight, linear.bias)
+        module.activation_bits = activation_bits
+        return module
 
     def packed_weight(self) -> PackedWeight:
         """The canonical weight, sharing this module's buffers."""
@@ -106,20 +135,21 @@ class PackedLinear(nn.Module):
         return 8 * self.nbytes / max(self.out_features * self.in_features, 1)
 
     def _apply(self, fn, recurse: bool = True):
-        # `.to(dtype)` must move the packed tensors but never cast them: their dtypes are part of the format.
+        # `.to` must move the packed tensors but never cast or restride them: dtype and order are part of the format.
         kept = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
         super()._apply(fn, recurse)
         for name, before in kept.items():
             after = self._buffers[name]
-            if after is not None and after.dtype != before.dtype:
+            if after is not None and (after.dtype != before.dtype or not after.is_contiguous()):
                 self._buffers[name] = before.to(after.device)
         return self
 
     def extra_repr(self) -> str:
         details = ", ".join(f"{key}={value}" for key, value in self.config.items() if key != "shape")
+        activations = "" if self.activation_bits is None else f", activation_bits={self.activation_bits}"
         return (
             f"{self.in_features} -> {self.out_features}, {self.FORMAT.NAME}({details}), "
-            f"{self.bits_per_weight:.2f} bits/weight, bias={self.bias is not None}, {self.served_by()}"
+            f"{self.bits_per_weight:.2f} bits/weight, bias={self.bias is not None}{activations}, {self.served_by()}"
         )
 
     def served_by(self) -> str:

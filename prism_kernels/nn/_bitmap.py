@@ -1,4 +1,4 @@
-"""What the bitmap linears share: row offsets that always follow the bitmap."""
+"""What the bitmap linears share: panel offsets that always follow the bitmap."""
 
 from typing import Any
 
@@ -9,13 +9,13 @@ from ._base import PackedLinear
 
 
 class BitmapLinearBase(PackedLinear):
-    """Holds `row_offsets`, derived from the bitmap when it is made and again whenever a state dict is loaded."""
+    """Holds `panel_offsets`, derived from the bitmap when it is made and again whenever a state dict is loaded."""
 
     #: The tensor whose length depends on the mask.
     _STREAM: str
 
     def _derived(self, weight: PackedWeight) -> dict[str, torch.Tensor]:
-        return {"row_offsets": weight.row_offsets()}  # type: ignore[attr-defined]
+        return {"panel_offsets": weight.panel_offsets()}  # type: ignore[attr-defined]
 
     def _load_from_state_dict(
         self,
@@ -37,6 +37,6 @@ class BitmapLinearBase(PackedLinear):
         if error_msgs:
             return
         try:
-            self.row_offsets = self.packed_weight().row_offsets()  # type: ignore[attr-defined]
+            self.panel_offsets = self.packed_weight().panel_offsets()  # type: ignore[attr-defined]
         except FormatError as error:
             error_msgs.append(f"{prefix.rstrip('.') or type(self).__name__}: {error}")

@@ -5,15 +5,21 @@ from .bitmap_dual_shift_linear import bitmap_dual_shift_linear
 from .bitmap_dual_shift_pack import bitmap_dual_shift_pack
 from .bitmap_linear import bitmap_linear
 from .bitmap_pack import bitmap_pack
-from .bitmap_row_offsets import bitmap_row_offsets
+from .bitmap_panel_offsets import bitmap_panel_offsets
 from .bitmap_unpack import bitmap_unpack
+from .csr_linear import csr_linear
+from .csr_unpack import csr_unpack
 from .dual_shift_dequantize import dual_shift_dequantize
 from .dual_shift_linear import dual_shift_linear
+from .dual_shift_pack import dual_shift_pack
 from .dual_shift_quantize import dual_shift_quantize
+from .dual_shift_unpack import dual_shift_unpack
 from .nm_mask import nm_mask
 from .obs_sweep import obs_sweep
 from .pack_codes import pack_codes
 from .sinkhorn import column_scale, sinkhorn
+from .tiered_linear import tiered_linear
+from .tiered_unpack import tiered_unpack
 from .topk_mask import topk_mask
 from .unpack_codes import unpack_codes
 
@@ -23,16 +29,22 @@ __all__ = [
     "bitmap_dual_shift_pack",
     "bitmap_linear",
     "bitmap_pack",
-    "bitmap_row_offsets",
+    "bitmap_panel_offsets",
     "bitmap_unpack",
     "column_scale",
+    "csr_linear",
+    "csr_unpack",
     "dual_shift_dequantize",
     "dual_shift_linear",
+    "dual_shift_pack",
     "dual_shift_quantize",
+    "dual_shift_unpack",
     "nm_mask",
     "obs_sweep",
     "pack_codes",
     "sinkhorn",
+    "tiered_linear",
+    "tiered_unpack",
     "topk_mask",
     "unpack_codes",
 ]

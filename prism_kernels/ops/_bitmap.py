@@ -2,56 +2,44 @@
 
 import torch
 
-from ._check import require, require_float, require_tensor
+from ..reference.panels import num_panels
+from ._check import require, require_tensor
 from ._dual_shift import require_grid, require_grid_tensors
 
 
-def bitmap_width(k: int) -> int:
-    """Bytes of one bitmap row: whole 64-column blocks."""
-    return -(-k // 64) * 8
+def bitmap_shape(n: int, k: int, columns: int) -> tuple[int, int, int]:
+    """[P, ceil(k / columns), bytes] of a bitmap with one mask per `columns` (2 or 4) columns of a panel of 16 rows."""
+    return num_panels(n), -(-k // columns), 2 * columns
 
 
-def require_int32_offsets(op: str, total: int, what: str) -> None:
-    if total >= 2**31:
-        raise ValueError(f"{op}: {what} must be fewer than 2**31 (row offsets are int32), got {total}")
-
-
-def require_bitmap(op: str, bitmap: torch.Tensor, row_offsets: torch.Tensor, k: int, device: torch.device) -> int:
-    """Checks the two tensors against k columns; returns n."""
-    require_tensor(bitmap, op, "bitmap", shape=(None, bitmap_width(k)), dtype=torch.uint8, device=device)
-    n = bitmap.shape[0]
-    require_tensor(row_offsets, op, "row_offsets", shape=(n + 1,), dtype=torch.int32, device=device)
-    return n
-
-
-def require_activations(op: str, x: torch.Tensor) -> None:
-    require_float(x, op, "x")
-    require(x.dim() >= 1, op, "x", "have at least 1 dimension", x.dim())
-
-
-def require_bias(op: str, bias: torch.Tensor | None, n: int, x: torch.Tensor) -> None:
-    if bias is not None:
-        require_tensor(bias, op, "bias", shape=(n,), dtype=x.dtype, device=x.device)
+def require_bitmap(
+    op: str, bitmap: torch.Tensor, panel_offsets: torch.Tensor, n: int, k: int, columns: int, device: torch.device
+) -> None:
+    """The two tensors that say where the survivors of a weight [n, k] stand."""
+    require(n >= 0, op, "n", "be at least 0", n)
+    shape = bitmap_shape(n, k, columns)
+    require_tensor(bitmap, op, "bitmap", shape=shape, dtype=torch.uint8, device=device)
+    require_tensor(panel_offsets, op, "panel_offsets", shape=(shape[0] + 1,), dtype=torch.int64, device=device)
 
 
 def require_bitmap_dual_shift(
     op: str,
     bitmap: torch.Tensor,
     codes: torch.Tensor,
-    row_offsets: torch.Tensor,
+    panel_offsets: torch.Tensor,
     scale: torch.Tensor,
     zero: torch.Tensor,
     column_scale: torch.Tensor,
     *,
+    n: int,
     bits: int,
     group_size: int,
     codebook: str,
-) -> tuple[int, int]:
-    """Checks the tensors of one weight against each other; returns (n, k)."""
+) -> None:
+    """Checks the tensors of one weight [n, k] against each other, k being the length of column_scale."""
     require_grid(op, bits, group_size, codebook)
     require_tensor(column_scale, op, "column_scale", shape=(None,), dtype=torch.bfloat16)
     k, device = column_scale.shape[0], column_scale.device
-    n = require_bitmap(op, bitmap, row_offsets, k, device)
+    require_bitmap(op, bitmap, panel_offsets, n, k, 4, device)
     require_tensor(codes, op, "codes", shape=(None,), dtype=torch.uint8, device=device)
     require_grid_tensors(op, n, k, device, scale, zero, column_scale, bits, group_size, codebook)
-    return n, k

@@ -8,13 +8,13 @@ from ._check import FLOAT_DTYPES, require
 from ._define import define
 
 
-def _fake(bitmap, codes, row_offsets, scale, zero, column_scale, bits, group_size, codebook, dtype):
-    return scale.new_empty(bitmap.shape[0], column_scale.shape[0], dtype=dtype)
+def _fake(bitmap, codes, panel_offsets, scale, zero, column_scale, n, bits, group_size, codebook, dtype):
+    return scale.new_empty(n, column_scale.shape[0], dtype=dtype)
 
 
 define(
-    "bitmap_dual_shift_dequantize(Tensor bitmap, Tensor codes, Tensor row_offsets, Tensor scale, Tensor zero, "
-    "Tensor column_scale, int bits, int group_size, str codebook, ScalarType dtype) -> Tensor",
+    "bitmap_dual_shift_dequantize(Tensor bitmap, Tensor codes, Tensor panel_offsets, Tensor scale, Tensor zero, "
+    "Tensor column_scale, int n, int bits, int group_size, str codebook, ScalarType dtype) -> Tensor",
     reference=reference,
     fake=_fake,
 )
@@ -23,11 +23,12 @@ define(
 def bitmap_dual_shift_dequantize(
     bitmap: torch.Tensor,
     codes: torch.Tensor,
-    row_offsets: torch.Tensor,
+    panel_offsets: torch.Tensor,
     scale: torch.Tensor,
     zero: torch.Tensor,
     column_scale: torch.Tensor,
     *,
+    n: int,
     bits: int,
     group_size: int,
     codebook: str = "uniform",
@@ -36,12 +37,15 @@ def bitmap_dual_shift_dequantize(
     """Decodes to (code - zero) * scale * column_scale, or level[code] * scale * column_scale; pruned is exactly 0.
 
     Args:
-        bitmap: uint8 [n, 8 * ceil(k / 64)].
-        codes: packed uint8 [bytes], as from `bitmap_dual_shift_pack`.
-        row_offsets: int32 [n + 1] in bytes, from `bitmap_dual_shift_pack` or `bitmap_row_offsets(bitmap, bits)`.
-        scale: bfloat16 [n, G], G = ceil(k / group_size).
-        zero: packed uint8 [n, ceil(G * bits / 8)]; [n, 0] for nf4 and nf3.
+        bitmap: uint8 [P, ceil(k / 4), 8], P = ceil(n / 16), as from `bitmap_dual_shift_pack`.
+        codes: packed uint8 [bytes], likewise.
+        panel_offsets: int64 [P + 1] in bytes, from `bitmap_dual_shift_pack` or `bitmap_panel_offsets(bitmap, bits)`.
+            A range of panels is decoded by slicing every tensor with P panels, beside all of `codes`.
+        scale: bfloat16 [P, G, 16], G = ceil(k / group_size); lane i of panel p is row 16 * p + i.
+        zero: uint8 [P, G, 8] up to 4 bits (byte i holds rows i and, high nibble, i + 8), [P, G, 16] beyond; [P, G, 0]
+            for nf4 and nf3.
         column_scale: bfloat16 [k].
+        n: rows of the weight.
         bits: 2, 3, 4, 5, 6 or 8.
         group_size: columns per scale, at least 1.
         codebook: "uniform", "nf4" (4 bits) or "nf3" (3 bits).
@@ -51,11 +55,9 @@ def bitmap_dual_shift_dequantize(
         [n, k] in `dtype`.
     """
     op = "bitmap_dual_shift_dequantize"
-    require_bitmap_dual_shift(
-        op, bitmap, codes, row_offsets, scale, zero, column_scale, bits=bits, group_size=group_size, codebook=codebook
-    )
+    tensors = (bitmap, codes, panel_offsets, scale, zero, column_scale)
+    require_bitmap_dual_shift(op, *tensors, n=n, bits=bits, group_size=group_size, codebook=codebook)
     require(dtype in FLOAT_DTYPES, op, "dtype", "be float32, float16 or bfloat16", dtype)
-    tensors = (bitmap, codes, row_offsets, scale, zero, column_scale)
     return torch.ops.prism.bitmap_dual_shift_dequantize.default(
-        *(t.contiguous() for t in tensors), bits, group_size, codebook, dtype
+        *(t.contiguous() for t in tensors), n, bits, group_size, codebook, dtype
     )

@@ -3,7 +3,7 @@
 import torch
 
 from ..reference.bitmap_dual_shift_pack import bitmap_dual_shift_pack as reference
-from ._bitmap import bitmap_width, require_int32_offsets
+from ._bitmap import bitmap_shape
 from ._check import require_tensor
 from ._define import define
 from ._dual_shift import require_bits
@@ -11,12 +11,9 @@ from ._dual_shift import require_bits
 
 def _fake(codes, mask, bits):
     n, k = codes.shape
+    shape = bitmap_shape(n, k, 4)
     size = torch.library.get_ctx().new_dynamic_size()
-    return (
-        codes.new_empty(n, bitmap_width(k)),
-        codes.new_empty(size),
-        codes.new_empty(n + 1, dtype=torch.int32),
-    )
+    return codes.new_empty(shape), codes.new_empty(size), codes.new_empty(shape[0] + 1, dtype=torch.int64)
 
 
 define(
@@ -31,8 +28,8 @@ def bitmap_dual_shift_pack(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Stores one bit per weight and the codes of the kept ones; nothing pruned is stored as a code.
 
-    The codes of each 64-column block of a row are a little-endian bit stream padded to a whole byte; blocks and rows
-    follow one another without gaps.
+    The codes of each quad (4 columns of a panel of 16 rows) are a little-endian bit stream in the order of the quad's
+    bits, padded with 0 to a whole byte; quads and panels follow one another without gaps. P = ceil(n / 16).
 
     Args:
         codes: uint8 [n, k], one code per element; only the low `bits` bits are stored.
@@ -40,16 +37,15 @@ def bitmap_dual_shift_pack(
         bits: 2, 3, 4, 5, 6 or 8.
 
     Returns:
-        bitmap uint8 [n, 8 * ceil(k / 64)]; packed codes uint8 [sum over blocks of ceil(kept * bits / 8)]; row_offsets
-        int32 [n + 1], the byte where each row begins.
+        bitmap uint8 [P, ceil(k / 4), 8], a little-endian mask per quad: bit 4 * row + b is column 4 * quad + (0, 2, 1,
+        3)[b], rows past n and columns past k are 0; packed codes uint8 [sum over quads of ceil(kept * bits / 8)];
+        panel_offsets int64 [P + 1], the byte where each panel begins.
 
     Raises:
-        ValueError: shapes that differ, an unknown bit width, or codes of 2**31 or more bytes.
+        ValueError: shapes that differ, or an unknown bit width.
     """
     name = "bitmap_dual_shift_pack"
     require_bits(name, bits)
     require_tensor(codes, name, "codes", shape=(None, None), dtype=torch.uint8)
     require_tensor(mask, name, "mask", shape=tuple(codes.shape), dtype=torch.bool, device=codes.device)
-    n, k = codes.shape
-    require_int32_offsets(name, n * bitmap_width(k) * bits, "bytes of codes")
     return torch.ops.prism.bitmap_dual_shift_pack.default(codes.contiguous(), mask.contiguous(), bits)

@@ -1,39 +1,55 @@
-"""The bitmap layout: bit j % 8 of byte j // 8 of a row is column j; rows end in whole 64-column blocks."""
+"""Bitmaps in panel order: one little-endian mask per pair or quad of columns of a panel. Survivors follow its bits."""
 
 import torch
 import torch.nn.functional as F
 
-BLOCK = 64
+from .panels import PANEL_ROWS, num_panels
+
+PAIR_COLUMNS = 2
 
 
-def from_mask(mask: torch.Tensor) -> torch.Tensor:
-    """bool [n, k] -> uint8 [n, 8 * ceil(k / 64)]."""
-    n, k = mask.shape
-    bits = F.pad(mask, (0, -k % BLOCK)).reshape(n, -(-k // BLOCK) * 8, 8).to(torch.uint8)
-    return (bits << torch.arange(8, dtype=torch.uint8, device=mask.device)).sum(-1, dtype=torch.uint8)
+def to_pairs(values: torch.Tensor) -> torch.Tensor:
+    """[n, k] -> [P, ceil(k / 2), 32]: element 2 * row + c of pair j is column 2 * j + c; 0 past n and k."""
+    n, k = values.shape
+    panels, pairs = num_panels(n), -(-k // PAIR_COLUMNS)
+    padded = F.pad(values, (0, -k % PAIR_COLUMNS, 0, -n % PANEL_ROWS))
+    return padded.reshape(panels, PANEL_ROWS, pairs, PAIR_COLUMNS).transpose(1, 2).flatten(2)
 
 
-def to_mask(bitmap: torch.Tensor, k: int) -> torch.Tensor:
-    """uint8 [n, 8 * ceil(k / 64)] -> bool [n, k]."""
-    bits = bitmap.unsqueeze(-1) >> torch.arange(8, dtype=torch.uint8, device=bitmap.device)
-    return (bits & 1).bool().flatten(1)[:, :k]
+def from_pairs(pairs: torch.Tensor, n: int, k: int) -> torch.Tensor:
+    """The inverse: [P, ceil(k / 2), 32] -> [n, k]."""
+    panels, count = pairs.shape[:2]
+    rows = pairs.reshape(panels, count, PANEL_ROWS, PAIR_COLUMNS).transpose(1, 2)
+    return rows.reshape(panels * PANEL_ROWS, count * PAIR_COLUMNS)[:n, :k].contiguous()
 
 
-def block_counts(bitmap: torch.Tensor) -> torch.Tensor:
-    """Survivors of each 64-column block: uint8 [n, 8 * blocks] -> int64 [n, blocks]."""
+def pack_bits(flags: torch.Tensor) -> torch.Tensor:
+    """bool [..., 8 * b] -> u8 [..., b]; bit i % 8 of byte i // 8 is flag i."""
+    bits = flags.unflatten(-1, (flags.shape[-1] // 8, 8)).to(torch.uint8)
+    return (bits << torch.arange(8, dtype=torch.uint8, device=flags.device)).sum(-1, dtype=torch.uint8)
+
+
+def unpack_bits(packed: torch.Tensor) -> torch.Tensor:
+    """The inverse: u8 [..., b] -> bool [..., 8 * b]."""
+    bits = packed.unsqueeze(-1) >> torch.arange(8, dtype=torch.uint8, device=packed.device)
+    return (bits & 1).bool().flatten(-2)
+
+
+def unit_sizes(bitmap: torch.Tensor, bits: int | None = None) -> torch.Tensor:
+    """What the survivors of each pair or quad take: int64 [P, units]; values, or for codes of `bits` whole bytes."""
     pairs = bitmap - ((bitmap >> 1) & 0x55)
     nibbles = (pairs & 0x33) + ((pairs >> 2) & 0x33)
-    n, width = bitmap.shape
-    return ((nibbles + (nibbles >> 4)) & 0x0F).reshape(n, width // 8, 8).sum(-1)
+    counts = ((nibbles + (nibbles >> 4)) & 0x0F).sum(-1)
+    return counts if bits is None else (counts * bits + 7) // 8
 
 
-def block_starts(bitmap: torch.Tensor, bits: int) -> torch.Tensor:
-    """First byte of each block's codes, and the end of the last: int64 [n * blocks + 1]."""
-    return F.pad(((block_counts(bitmap) * bits + 7) // 8).flatten().cumsum(0), (1, 0))
+def panel_offsets(bitmap: torch.Tensor, bits: int | None = None) -> torch.Tensor:
+    """Where each panel begins in the values or, given `bits`, in the bytes of codes: int64 [P + 1]."""
+    return F.pad(unit_sizes(bitmap, bits).sum(1).cumsum(0), (1, 0))
 
 
-def first_bits(bitmap: torch.Tensor, bits: int) -> torch.Tensor:
-    """First stream bit of each survivor's code, row-major: int64 [survivors]."""
-    kept = to_mask(bitmap, bitmap.shape[1] * 8).reshape(-1, BLOCK)
-    starts = block_starts(bitmap, bits)[:-1, None] * 8
-    return (starts + (kept.cumsum(-1) - 1) * bits)[kept]
+def first_bits(kept: torch.Tensor, bits: int) -> torch.Tensor:
+    """bool [P, Q, 64] -> the first stream bit of each survivor's code, in order: int64 [survivors]."""
+    sizes = unit_sizes(pack_bits(kept), bits)
+    starts = (sizes.flatten().cumsum(0).view_as(sizes) - sizes) * 8
+    return (starts.unsqueeze(-1) + (kept.cumsum(-1) - 1) * bits)[kept]

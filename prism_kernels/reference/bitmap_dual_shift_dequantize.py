@@ -2,34 +2,36 @@
 
 import torch
 
-from .bitmap import first_bits, to_mask
+from .bitmap import first_bits, unpack_bits
 from .codebooks import levels
-from .unpack_codes import unpack_codes
+from .panels import from_quads, panels_to_rows, unpack_zero
 
 
 def bitmap_dual_shift_dequantize(
     bitmap: torch.Tensor,
     codes: torch.Tensor,
-    row_offsets: torch.Tensor,
+    panel_offsets: torch.Tensor,
     scale: torch.Tensor,
     zero: torch.Tensor,
     column_scale: torch.Tensor,
+    n: int,
     bits: int,
     group_size: int,
     codebook: str,
     dtype: torch.dtype,
 ) -> torch.Tensor:
-    """-> [n, k] of dtype: (q - z) * s * c in fp32, or level[q] * s * c, rounded once. The bitmap alone says where each
-    code stands; row_offsets follow from it."""
-    k, num_groups = column_scale.shape[0], scale.shape[1]
+    """-> [n, k] of dtype: (q - z) * s * c, or level[q] * s * c, in at least fp32 and rounded once; 0 where pruned."""
+    k, exact = column_scale.shape[0], torch.promote_types(dtype, torch.float32)
     group = torch.arange(k, device=codes.device) // group_size
-    mask = to_mask(bitmap, k)
-    positions = first_bits(bitmap, bits)
-    stream = ((codes.unsqueeze(-1) >> torch.arange(8, dtype=torch.uint8, device=codes.device)) & 1).flatten()
-    kept = sum(stream[positions + bit].int() << bit for bit in range(bits))
-    steps = torch.zeros(mask.shape, device=codes.device)
+    kept = unpack_bits(bitmap)
+    stream = unpack_bits(codes[int(panel_offsets[0]) :])  # a range of panels shares the codes of all
+    positions = first_bits(kept, bits)
+    survivors = torch.zeros(kept.shape, dtype=torch.int32, device=codes.device)
+    survivors[kept] = sum((stream[positions + bit].int() << bit for bit in range(bits)), start=survivors.new_zeros(()))
+    steps = from_quads(survivors, n, k)
     if codebook == "uniform":
-        steps[mask] = (kept - unpack_codes(zero, bits, num_groups)[:, group][mask]).float()
+        steps = steps - unpack_zero(zero, n, bits)[:, group].int()
     else:
-        steps[mask] = levels(codebook, codes.device)[kept]
-    return (steps * scale.float()[:, group] * column_scale.float()).to(dtype)
+        steps = levels(codebook, codes.device)[steps]
+    steps = torch.where(from_quads(kept, n, k), steps.to(exact), 0.0)
+    return (steps * panels_to_rows(scale, n).to(exact)[:, group] * column_scale.to(exact)).to(dtype)

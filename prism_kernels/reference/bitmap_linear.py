@@ -10,9 +10,11 @@ def bitmap_linear(
     x: torch.Tensor,
     bitmap: torch.Tensor,
     values: torch.Tensor,
-    row_offsets: torch.Tensor,
-    bias: torch.Tensor | None = None,
+    panel_offsets: torch.Tensor,
+    bias: torch.Tensor | None,
+    n: int,
 ) -> torch.Tensor:
     """x [m, k] -> [m, n] in x.dtype."""
-    weight = bitmap_unpack(bitmap, values, row_offsets, x.shape[-1])
-    return F.linear(x.float(), weight.float(), None if bias is None else bias.float()).to(x.dtype)
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    weight = bitmap_unpack(bitmap, values, panel_offsets, n, x.shape[-1]).to(dtype)
+    return F.linear(x.to(dtype), weight, None if bias is None else bias.to(dtype)).to(x.dtype)

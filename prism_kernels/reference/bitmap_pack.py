@@ -1,15 +1,15 @@
-"""Bitmap packing: a bit per column and the kept weights, row-major."""
+"""Bitmap packing: a mask per pair of columns of a panel, and the kept weights in the order of its bits."""
 
 import torch
-import torch.nn.functional as F
 
-from .bitmap import from_mask
+from .bitmap import pack_bits, panel_offsets, to_pairs
 
 
 def bitmap_pack(
     weight: torch.Tensor, mask: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """weight [n, k], bool mask [n, k] (None: weight != 0) -> bitmap, values [kept], row_offsets int32 [n + 1]."""
-    mask = weight != 0 if mask is None else mask
-    row_offsets = F.pad(mask.sum(dim=1).cumsum(0), (1, 0))
-    return from_mask(mask), weight[mask], row_offsets.int()
+    """weight [n, k], bool mask [n, k] (None: weight != 0) -> bitmap u8 [P, ceil(k / 2), 4], values [kept],
+    panel_offsets int64 [P + 1]."""
+    kept = to_pairs(weight != 0 if mask is None else mask)
+    bitmap = pack_bits(kept)
+    return bitmap, to_pairs(weight)[kept], panel_offsets(bitmap)

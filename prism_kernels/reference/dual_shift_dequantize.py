@@ -3,7 +3,8 @@
 import torch
 
 from .codebooks import levels
-from .unpack_codes import unpack_codes
+from .dual_shift_unpack import dual_shift_unpack
+from .panels import panels_to_rows, unpack_zero
 
 
 def dual_shift_dequantize(
@@ -11,18 +12,19 @@ def dual_shift_dequantize(
     scale: torch.Tensor,
     zero: torch.Tensor,
     column_scale: torch.Tensor,
+    n: int,
     bits: int,
     group_size: int,
     codebook: str,
     dtype: torch.dtype,
 ) -> torch.Tensor:
-    """codes u8 [n, ceil(k * bits / 8)], scale bf16 [n, G], zero u8 [n, ceil(G * bits / 8)], column_scale bf16 [k] ->
-    [n, k] of dtype: (q - z) * s * c in fp32, or level[q] * s * c; rounded once."""
-    k, num_groups = column_scale.shape[0], scale.shape[1]
+    """codes u8 [P, ceil(k / 32), bits, 64], scale bf16 [P, G, 16], zero u8 [P, G, 8] (16 beyond 4 bits), column_scale
+    bf16 [k] -> [n, k] of dtype: (q - z) * s * c in fp32, or level[q] * s * c; rounded once."""
+    k = column_scale.shape[0]
     group = torch.arange(k, device=codes.device) // group_size
-    codes = unpack_codes(codes, bits, k)
+    codes = dual_shift_unpack(codes, n, k, bits)
     if codebook == "uniform":
-        steps = codes.float() - unpack_codes(zero, bits, num_groups).float()[:, group]
+        steps = codes.float() - unpack_zero(zero, n, bits).float()[:, group]
     else:
         steps = levels(codebook, codes.device)[codes.int()]
-    return (steps * scale.float()[:, group] * column_scale.float()).to(dtype)
+    return (steps * panels_to_rows(scale, n).float()[:, group] * column_scale.float()).to(dtype)

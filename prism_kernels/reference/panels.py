@@ -1,7 +1,7 @@
 """The order in which every packed weight is stored: panels of 16 rows, in them quads of 16 rows x 4 columns.
 
-A vector register of 16 lanes then holds one row per lane: group scales are vectors, sums need no reduction across lanes,
-and a panel is one stream from its first column to its last. Rows past n and columns past k are stored as 0.
+A vector register of 16 lanes then holds one row per lane: group scales are vectors, sums need no reduction across
+lanes, and a panel is one stream from its first column to its last. Rows past n and columns past k are stored as 0.
 """
 
 import torch
@@ -28,27 +28,29 @@ def rows_to_panels(rows: torch.Tensor) -> torch.Tensor:
     """[n, c] -> [ceil(n / 16), c, 16], rows past n are 0."""
     n, c = rows.shape
     padded = torch.nn.functional.pad(rows, (0, 0, 0, -n % PANEL_ROWS))
-    return padded.view(num_panels(n), PANEL_ROWS, c).transpose(1, 2).contiguous()
+    return padded.reshape(num_panels(n), PANEL_ROWS, c).transpose(1, 2).contiguous()
 
 
 def panels_to_rows(panels: torch.Tensor, n: int) -> torch.Tensor:
     """The inverse: [P, c, 16] -> [n, c]."""
-    return panels.transpose(1, 2).reshape(-1, panels.shape[1])[:n].contiguous()
+    return panels.transpose(1, 2).reshape(panels.shape[0] * PANEL_ROWS, panels.shape[1])[:n].contiguous()
 
 
 def to_quads(values: torch.Tensor, columns: int) -> torch.Tensor:
-    """[n, k] -> [P, Q, 64], Q = ceil(k / columns) * columns / 4 quads: element 4 * row + b is QUAD_ORDER[b]'s column."""
+    """[n, k] -> [P, Q, 64], Q = ceil(k / columns) * columns / 4 quads: element 4 * row + b is column QUAD_ORDER[b]."""
     n, k = values.shape
+    panels, num_quads = num_panels(n), -(-k // columns) * columns // QUAD_COLUMNS
     padded = torch.nn.functional.pad(values, (0, -k % columns, 0, -n % PANEL_ROWS))
-    quads = padded.view(num_panels(n), PANEL_ROWS, -1, QUAD_COLUMNS)[..., QUAD_ORDER].transpose(1, 2)
-    return quads.reshape(quads.shape[0], quads.shape[1], PANEL_ROWS * QUAD_COLUMNS)
+    quads = padded.reshape(panels, PANEL_ROWS, num_quads, QUAD_COLUMNS)[..., QUAD_ORDER].transpose(1, 2)
+    return quads.reshape(panels, num_quads, PANEL_ROWS * QUAD_COLUMNS)
 
 
 def from_quads(quads: torch.Tensor, n: int, k: int) -> torch.Tensor:
     """The inverse: [P, Q, 64] -> [n, k]."""
+    panels, num_quads = quads.shape[:2]
     inverse = [QUAD_ORDER.index(c) for c in range(QUAD_COLUMNS)]
-    rows = quads.view(*quads.shape[:2], PANEL_ROWS, QUAD_COLUMNS)[..., inverse].transpose(1, 2)
-    return rows.reshape(quads.shape[0] * PANEL_ROWS, -1)[:n, :k].contiguous()
+    rows = quads.reshape(panels, num_quads, PANEL_ROWS, QUAD_COLUMNS)[..., inverse].transpose(1, 2)
+    return rows.reshape(panels * PANEL_ROWS, num_quads * QUAD_COLUMNS)[:n, :k].contiguous()
 
 
 def pack_zero(zero: torch.Tensor, bits: int) -> torch.Tensor:
@@ -66,7 +68,7 @@ def unpack_zero(packed: torch.Tensor, n: int, bits: int) -> torch.Tensor:
 def pack_planes(quads: torch.Tensor, bits: int) -> torch.Tensor:
     """Codes u8 [P, Q, 64], Q a multiple of 8 -> u8 [P, Q / 8, bits, 64]: in every block of 8 quads one plane after the
     other; a plane of w bits is w vectors of 64 bytes, quad q in vector q // (8 // w), shifted by w * (q % (8 // w))."""
-    blocks = quads.view(quads.shape[0], -1, 8, quads.shape[-1])
+    blocks = quads.unflatten(1, (quads.shape[1] // 8, 8))
     vectors, shift = [], 0
     for width in PLANES[bits]:
         plane = (blocks >> shift) & (2**width - 1)
@@ -74,15 +76,16 @@ def pack_planes(quads: torch.Tensor, bits: int) -> torch.Tensor:
         plane = plane.unflatten(2, (width, per_vector))
         vectors.append(sum(plane[:, :, :, i] << width * i for i in range(per_vector)))
         shift += width
-    return torch.cat(vectors, dim=2) if vectors else quads
+    return torch.cat(vectors, dim=2)
 
 
 def unpack_planes(packed: torch.Tensor, bits: int) -> torch.Tensor:
     """The inverse: u8 [P, B, bits, 64] -> [P, 8 * B, 64]."""
-    codes, shift, vector = 0, 0, 0
+    codes = packed.new_zeros(packed.shape[0], packed.shape[1], 8, packed.shape[3])
+    shift = 0
     for width in PLANES[bits]:
-        plane = packed[:, :, vector : vector + width]
+        plane = packed[:, :, shift : shift + width]  # as many vectors as bits lie before it
         fields = torch.stack([(plane >> width * i) & (2**width - 1) for i in range(8 // width)], dim=3)
-        codes = codes | fields.flatten(2, 3) << shift
-        shift, vector = shift + width, vector + width
-    return codes.flatten(1, 2)  # type: ignore[attr-defined]
+        codes |= fields.flatten(2, 3) << shift
+        shift += width
+    return codes.flatten(1, 2)

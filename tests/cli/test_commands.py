@@ -77,6 +77,31 @@ def test_verify(prism, compressed):
     assert "all as written" in prism("verify", compressed).stdout
 
 
+def test_bench(prism, dense, compressed):
+    facts = parsed(prism("bench", dense, "--tokens", "1,3", "--rounds", 2, "--json"))
+    formats = list(dict.fromkeys(row["format"] for row in facts["rows"]))
+    assert formats[0] == "dense" and {"dual_shift", "bitmap", "bitmap_dual_shift"} < set(formats)
+    shapes = {(row["n"], row["k"]): row["count"] for row in facts["rows"]}
+    assert sum(shapes.values()) == 14 and {row["m"] for row in facts["rows"]} == {1, 3}
+    for total in facts["sums"]:
+        rows = [row for row in facts["rows"] if (row["format"], row["m"]) == (total["format"], total["m"])]
+        assert len(rows) == len(shapes) and all(row["ms"] > 0 and row["rounds"] == 2 for row in rows)
+        assert total["ms"] == sum(row["count"] * row["ms"] for row in rows)
+        assert total["nbytes"] == sum(row["count"] * row["nbytes"] for row in rows)
+        if total["format"] == "dense":
+            assert total["ratio"] == 1 and total["nbytes"] == sum(2 * n * k * c for (n, k), c in shapes.items())
+    shown = prism("bench", compressed, "--tokens", "2", "--formats", "bitmap", "--rounds", 1).stdout
+    for word in ("2 tokens", "down_proj", "bitmap", "all linears, one pass", "load average"):
+        assert word in shown
+    assert "dual_shift" not in shown
+
+
+def test_bench_reads_no_weights(prism, dense, tmp_path):
+    (tmp_path / "config.json").write_text((dense / "config.json").read_text())
+    arguments = ("--tokens", "1", "--formats", "bitmap", "--rounds", 1, "--json")
+    assert len(parsed(prism("bench", tmp_path, *arguments))["sums"]) == 2
+
+
 def test_env(prism, monkeypatch):
     monkeypatch.setenv("PRISM_CPU_ISA", "auto")
     facts = parsed(prism("env", "--json"))
@@ -102,7 +127,7 @@ def test_version(prism):
 
 def test_help_names_every_command_and_option(prism):
     shown = prism("--help").output
-    for command in ("demo", "compress", "eval", "generate", "inspect", "verify", "env"):
+    for command in ("demo", "compress", "eval", "generate", "bench", "inspect", "verify", "env"):
         assert command in shown
         assert "--json" in prism(command, "--help").output
 

@@ -78,6 +78,11 @@ def test_usage_errors_of_paths(prism, dense, text, compressed, tmp_path):
     refused(prism("inspect", bare), 2, "MODEL: must be a folder with safetensors files")
     refused(prism("verify", dense), 2, "MODEL: must be a checkpoint")
     refused(prism("demo", "--output", file), 2, "--output: must be a folder")
+    refused(prism("bench", bare), 2, "must hold a complete model folder")
+    refused(prism("bench", dense, "--tokens", "0"), 2, "--tokens: must be at least 1, got 0")
+    refused(prism("bench", dense, "--tokens", "one"), 2, "--tokens: must be whole numbers", "'one'")
+    refused(prism("bench", dense, "--formats", "zip"), 2, "--formats: must be some of dual_shift", "'zip'")
+    refused(prism("bench", dense, "--rounds", 0), 2, "--rounds: must be at least 1, got 0")
     refused(prism("frobnicate"), 2, "frobnicate")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bare", "empty.txt", "file"]
 
@@ -129,6 +134,14 @@ def test_run_time_failure_is_1_and_debug_shows_the_traceback(prism, dense, text,
     monkeypatch.setenv("PRISM_LOG_LEVEL", "debug")
     assert "Traceback" in prism(*arguments).stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_bench_reports_no_wrong_format(prism, dense, monkeypatch):
+    from prism_kernels.nn import BitmapLinear
+
+    monkeypatch.setattr(BitmapLinear, "forward", lambda self, x: x.new_ones(len(x), self.out_features))
+    result = prism("bench", dense, "--formats", "bitmap", "--rounds", 1, "--json")
+    refused(result, 1, "RuntimeError: model_speed: bitmap must equal its decoded weight")
 
 
 def test_interrupt_is_130_and_leaves_nothing(prism, dense, text, monkeypatch, tmp_path):

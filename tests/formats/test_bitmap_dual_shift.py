@@ -8,8 +8,10 @@ import torch
 from bitmap_problems import FLOATS, GRIDS, masks, mixed_mask
 from prism_kernels import ops
 from prism_kernels.formats import BitmapDualShiftWeight, FormatError
+from prism_kernels.reference.codebooks import levels
+from prism_kernels.reference.panels import to_quads
 
-SHAPES = [(1, 1), (3, 63), (5, 65), (2, 333), (0, 16), (3, 0)]
+SHAPES = [(1, 1), (3, 63), (17, 65), (2, 333), (0, 16), (3, 0)]
 
 
 def column_scales(k, generator):
@@ -18,13 +20,17 @@ def column_scales(k, generator):
 
 def byte_formula(mask, bits, group_size, codebook):
     n, k = mask.shape
-    blocks, groups = -(-k // 64), -(-k // group_size)
-    kept = torch.nn.functional.pad(mask, (0, -k % 64)).reshape(n, blocks, 64).sum(-1)
-    zero = (groups * bits + 7) // 8 if codebook == "uniform" else 0
-    return n * 8 * blocks + int(((kept * bits + 7) // 8).sum()) + n * (2 * groups + zero) + 2 * k
+    panels, groups = -(-n // 16), -(-k // group_size)
+    kept = to_quads(mask, 4).sum(-1)
+    zero = (8 if bits <= 4 else 16) if codebook == "uniform" else 0
+    return panels * -(-k // 4) * 8 + int(((kept * bits + 7) // 8).sum()) + panels * groups * (32 + zero) + 2 * k
 
 
-def test_equals_the_dense_format_and_prunes_exactly(generator):
+def levels_of(codes, codebook):
+    return codes.float() if codebook == "uniform" else levels(codebook)[codes.int()]
+
+
+def test_equals_the_quantized_weight_and_prunes_exactly(generator):
     for n, k in SHAPES:
         for bits, codebook in GRIDS:
             for group_size in (5, 64):
@@ -36,8 +42,9 @@ def test_equals_the_dense_format_and_prunes_exactly(generator):
                     assert packed.shape == (n, k)
                     assert packed.nbytes == byte_formula(mask, bits, group_size, codebook), (n, k, options, name)
                     codes, scale, zero = ops.dual_shift_quantize(weight, scales, mask, **options)
-                    tensors = (ops.pack_codes(codes, bits), scale, ops.pack_codes(zero, bits), scales)
-                    expected = ops.dual_shift_dequantize(*tensors, **options, dtype=torch.float32)
+                    group = torch.arange(k) // group_size
+                    steps = codes.float() - zero.float()[:, group] if zero.numel() else levels_of(codes, codebook)
+                    expected = steps * scale.float()[:, group] * scales.float()
                     dense = packed.to_dense()
                     assert torch.equal(dense, torch.where(mask, expected, 0)), (n, k, options, name)
                     assert not dense[~mask].any()
@@ -66,14 +73,14 @@ def test_column_scale_by_name(generator):
 
 
 def test_size_at_half_sparsity(generator):
-    """nbytes of an exactly 50 % random mask stays within 3.45 bits per weight, padding of blocks included."""
+    """nbytes of an exactly 50 % random mask stays within 3.7 bits per weight, padding of quads included."""
     n, k = 256, 4096
     mask = torch.rand(n, k, generator=generator).argsort(1) < k // 2
     weight = torch.randn(n, k, generator=generator)
     packed = BitmapDualShiftWeight.pack(weight, mask, column_scale=column_scales(k, generator))
     assert packed.nbytes == byte_formula(mask, 4, 64, "uniform")
     column_bits = 16 / n  # of 256 rows; 16 / 14336 on the shape it stands for
-    assert packed.bits_per_weight - column_bits <= 3.45
+    assert packed.bits_per_weight - column_bits <= 3.7
 
 
 def test_non_finite_survivors_are_refused():
@@ -107,34 +114,39 @@ BAD_TENSORS = [
     (lambda t: t.pop("codes"), "tensors must be bitmap, codes, scale, zero, column_scale, got"),
     (lambda t: t.update(extra=t["codes"]), "tensors must be bitmap, codes, scale, zero, column_scale, got"),
     (lambda t: t.update(bitmap=t["bitmap"].int()), "bitmap must have dtype uint8, got torch.int32"),
-    (lambda t: t.update(bitmap=t["bitmap"][:-1]), r"bitmap must have shape \[4, 16\], got \[3, 16\]"),
-    (spoiled("bitmap", (1, 12), 0xF0), "bitmap must have 0 in the bits past column 100, got 1 bytes"),
+    (lambda t: t.update(bitmap=t["bitmap"][:-1]), r"bitmap must have shape \[2, 25, 8\], got \[1, 25, 8\]"),
+    # Row 4 of the last panel, which has 4; bit 3 of a quad is its column 3, past column 99.
+    (spoiled("bitmap", (1, 3, 2), 0x01), "bitmap must have 0 in the bits past row 20 and column 99, got 1 bytes"),
+    (spoiled("bitmap", (0, 24, 0), 0x08), "bitmap must have 0 in the bits past row 20 and column 99, got 1 bytes"),
     (lambda t: t.update(codes=t["codes"].char()), "codes must have dtype uint8, got torch.int8"),
     (lambda t: t.update(codes=t["codes"][:-1]), r"codes must have shape \[\d+\], got \[\d+\]"),
     (lambda t: t.update(codes=torch.cat([t["codes"], t["codes"]])), r"codes must have shape \[\d+\], got \[\d+\]"),
-    (spoiled("codes", -1, 0xFF), "codes must have 0 in the padding bits of a block, got 1 blocks with others"),
+    (spoiled("codes", -1, 0xFF), "codes must have 0 in the padding bits of a quad, got 1 quads with others"),
     (lambda t: t.update(scale=t["scale"].float()), "scale must have dtype bfloat16, got torch.float32"),
-    (lambda t: t.update(scale=t["scale"][:, :1]), r"scale must have shape \[4, 2\], got \[4, 1\]"),
-    (spoiled("scale", (2, 1), 0.0), "scale must be finite and > 0, got 0.0"),
-    (spoiled("scale", (2, 1), -1.0), "scale must be finite and > 0, got -1.0"),
-    (spoiled("scale", (2, 1), float("inf")), "scale must be finite and > 0, got inf"),
-    (spoiled("scale", (2, 1), float("nan")), "scale must be finite and > 0, got nan"),
+    (lambda t: t.update(scale=t["scale"][:, :1]), r"scale must have shape \[2, 2, 16\], got \[2, 1, 16\]"),
+    (spoiled("scale", (0, 1, 2), 0.0), "scale must be finite and > 0, got 0.0"),
+    (spoiled("scale", (0, 1, 2), -1.0), "scale must be finite and > 0, got -1.0"),
+    (spoiled("scale", (0, 1, 2), float("inf")), "scale must be finite and > 0, got inf"),
+    (spoiled("scale", (0, 1, 2), float("nan")), "scale must be finite and > 0, got nan"),
+    (spoiled("scale", (1, 0, 4), 1.0), "scale must be 0 in the rows past 20"),
     (lambda t: t.update(zero=t["zero"].int()), "zero must have dtype uint8, got torch.int32"),
-    (lambda t: t.update(zero=t["zero"][:, :0]), r"zero must have shape \[4, 1\], got \[4, 0\]"),
-    (spoiled("zero", (3, 0), 0xC0), "zero must have 0 in its unused bits"),
+    (lambda t: t.update(zero=t["zero"][..., :0]), r"zero must have shape \[2, 2, 8\], got \[2, 2, 0\]"),
+    (spoiled("zero", (0, 1, 3), 0x08), "zero must be below 8, got 8"),
+    (spoiled("zero", (0, 1, 3), 0xF0), "zero must be below 8, got 15"),
+    (spoiled("zero", (1, 0, 4), 0x01), "zero must be 0 in the rows past 20"),
     (lambda t: t.update(column_scale=t["column_scale"].half()), "column_scale must have dtype bfloat16"),
-    (lambda t: t.update(column_scale=t["column_scale"][1:]), r"column_scale must have shape \[100\], got \[99\]"),
+    (lambda t: t.update(column_scale=t["column_scale"][1:]), r"column_scale must have shape \[99\], got \[98\]"),
     (spoiled("column_scale", 7, 0.0), "column_scale must be finite and > 0, got 0.0"),
 ]
 
 
 @pytest.mark.parametrize(("spoil", "message"), BAD_TENSORS)
 def test_bad_tensors_are_refused(generator, spoil, message):
-    mask = mixed_mask(4, 100, generator)
-    mask[3] = True
-    mask[3, 64] = False  # 35 survivors of 3 bits in the last block: 7 padding bits
-    weight = torch.randn(4, 100, generator=generator)
-    packed = BitmapDualShiftWeight.pack(weight, mask, bits=3, column_scale=column_scales(100, generator))
+    mask = mixed_mask(20, 99, generator)
+    mask[:, 96:] = False
+    mask[19, 96] = True  # the last quad has one survivor of 3 bits: 5 padding bits
+    weight = torch.randn(20, 99, generator=generator)
+    packed = BitmapDualShiftWeight.pack(weight, mask, bits=3, column_scale=column_scales(99, generator))
     tensors = copy.deepcopy(packed.tensors())
     spoil(tensors)
     with pytest.raises(FormatError, match=f"bitmap_dual_shift: {message}"):
@@ -144,7 +156,8 @@ def test_bad_tensors_are_refused(generator, spoil, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"shape": [4, 99]}, r"column_scale must have shape \[99\], got \[100\]|bits past column 99"),
+        ({"shape": [4, 99]}, "bits past row 4 and column 99"),
+        ({"shape": [4, 96]}, r"bitmap must have shape \[1, 24, 8\], got \[1, 25, 8\]"),
         ({"shape": [4, 1.5]}, r"shape must be two sizes \[n, k\]"),
         ({"bits": 7}, "bits must be one of 2, 3, 4, 5, 6, 8, got 7"),
         ({"bits": "4"}, "bits must be one of 2, 3, 4, 5, 6, 8, got '4'"),

@@ -23,23 +23,41 @@ def pack(n, k, generator, mask=None, **options):
 def test_literal():
     weight = torch.tensor([[-1.0, 0.0, 2.0, 1.0]])
     packed = DualShiftWeight.pack(weight, bits=2, group_size=4, column_scale=torch.ones(4).bfloat16())
-    assert packed.codes.tolist() == [[0b10_11_01_00]]
-    assert (packed.scale.tolist(), packed.zero.tolist()) == ([[1.0]], [[1]])
+    assert packed.codes.shape == (1, 1, 2, 64)
+    assert packed.codes[0, 0, 0, :4].tolist() == [0, 3, 1, 2] and int(packed.codes.count_nonzero()) == 3
+    assert packed.scale.tolist() == [[[1.0] + 15 * [0.0]]]
+    assert packed.zero.tolist() == [[[1] + 7 * [0]]]
     assert torch.equal(packed.to_dense(), weight)
     assert packed.to_dense(torch.bfloat16).dtype == torch.bfloat16
     assert packed.config() == {"shape": [1, 4], "bits": 2, "group_size": 4, "codebook": "uniform"}
 
 
+def test_scales_and_zero_points_of_every_row(generator):
+    """Row r of panel p is lane r; up to 4 bits rows r and r + 8 share a byte."""
+    for bits in (4, 6):
+        codes = torch.zeros(21, 3, dtype=torch.uint8)
+        scale = torch.rand(21, 2, generator=generator).add(0.5).bfloat16()
+        zero = torch.randint(0, 2**bits, (21, 2), generator=generator, dtype=torch.uint8)
+        packed = DualShiftWeight.from_codes(codes, scale, zero, torch.ones(3).bfloat16(), bits=bits, group_size=2)
+        assert packed.scale.shape == (2, 2, 16) and packed.zero.shape == (2, 2, 8 if bits == 4 else 16)
+        for row in range(21):
+            for group in range(2):
+                stored = packed.zero[row // 16, group, row % (8 if bits == 4 else 16)]
+                stored = stored >> 4 if bits == 4 and row % 16 >= 8 else stored & (2**bits - 1)
+                assert stored == zero[row, group] and packed.scale[row // 16, group, row % 16] == scale[row, group]
+
+
 def test_round_trip_and_byte_count(generator):
     for bits, codebook in GRIDS:
-        for n, k, group in ((3, 7, 64), (5, 130, 32), (4, 64, 64), (0, 8, 4), (2, 65, 5)):
+        for n, k, group in ((3, 7, 64), (17, 130, 32), (16, 64, 64), (0, 8, 4), (2, 0, 4), (33, 65, 5)):
             packed = pack(n, k, generator, bits=bits, codebook=codebook, group_size=group)
             again = DualShiftWeight.from_tensors(packed.tensors(), packed.config())
             assert again.config() == packed.config() and again.shape == (n, k)
             assert torch.equal(again.to_dense(), packed.to_dense())
-            groups = -(-k // group)
-            zero_bytes = -(-groups * bits // 8) if codebook == "uniform" else 0
-            assert packed.nbytes == n * (-(-k * bits // 8) + 2 * groups + zero_bytes) + 2 * k
+            panels, groups = -(-n // 16), -(-k // group)
+            zero_bytes = 0 if codebook != "uniform" else 8 if bits <= 4 else 16
+            expected = panels * (64 * bits * -(-k // 32) + groups * (32 + zero_bytes)) + 2 * k
+            assert packed.nbytes == expected
             assert packed.bits_per_weight == 8 * packed.nbytes / max(n * k, 1)
 
 
@@ -96,6 +114,7 @@ def break_tensor(weight, name, change):
 
 
 def put(value, *index):
+
     def change(tensor):
         tensor[index] = value
         return tensor
@@ -103,23 +122,34 @@ def put(value, *index):
     return change
 
 
+#: Of a weight [19, 23] with 3 bits and groups of 8.
 BROKEN = [
     ("codes", lambda t: t.int(), "codes must have dtype uint8, got torch.int32"),
-    ("codes", lambda t: t[:, :-1].contiguous(), r"codes must have shape \[3, 9\], got \[3, 8\]"),
-    ("codes", lambda t: t[0], "codes must have 2 dimensions, got 1"),
-    ("codes", lambda t: t.T.contiguous().T, "codes must be contiguous, got strides"),
-    ("codes", put(0b0100_0000, 1, -1), "codes must have 0 in its unused bits, got tail 2"),
+    ("codes", lambda t: t[:1], r"codes must have shape \[2, 1, 3, 64\], got \[1, 1, 3, 64\]"),
+    ("codes", lambda t: t[0], "codes must have 4 dimensions, got 3"),
+    ("codes", lambda t: t[..., :32].contiguous(), r"codes must have shape \[2, 1, 3, 64\], got \[2, 1, 3, 32\]"),
+    ("codes", lambda t: t.mT.contiguous().mT, "codes must be contiguous, got strides"),
+    ("codes", put(0b0000_0001, 1, 0, 0, 12), "codes must be 0 in the rows past 19, got 1 other codes"),
+    ("codes", put(0b1000_0000, 1, 0, 2, 63), "codes must be 0 in the rows past 19, got 1 other codes"),
+    ("codes", put(0b0100_0000, 0, 0, 2, 0), "codes must be 0 in the columns past 23, got 1 other codes"),
+    ("codes", put(0b0000_0100, 0, 0, 1, 3), "codes must be 0 in the columns past 23, got 1 other codes"),
     ("scale", lambda t: t.half(), "scale must have dtype bfloat16, got torch.float16"),
-    ("scale", lambda t: t[:2], r"scale must have shape \[3, 3\], got \[2, 3\]"),
-    ("scale", put(float("inf"), 0, 1), "scale must be finite and > 0, got inf"),
-    ("scale", put(float("nan"), 0, 1), "scale must be finite and > 0, got nan"),
-    ("scale", put(0.0, 2, 0), "scale must be finite and > 0, got 0.0"),
-    ("scale", put(-1.0, 2, 0), "scale must be finite and > 0, got -1.0"),
+    ("scale", lambda t: t[:1], r"scale must have shape \[2, 3, 16\], got \[1, 3, 16\]"),
+    ("scale", put(float("inf"), 0, 1, 4), "scale must be finite and > 0, got inf"),
+    ("scale", put(float("nan"), 0, 1, 4), "scale must be finite and > 0, got nan"),
+    ("scale", put(0.0, 1, 0, 2), "scale must be finite and > 0, got 0.0"),
+    ("scale", put(-1.0, 1, 0, 2), "scale must be finite and > 0, got -1.0"),
+    ("scale", put(1.0, 1, 0, 3), "scale must be 0 in the rows past 19, got 1 other values"),
+    ("scale", put(float("nan"), 1, 2, 15), "scale must be 0 in the rows past 19, got 1 other values"),
     ("zero", lambda t: t.to(torch.int8), "zero must have dtype uint8, got torch.int8"),
-    ("zero", lambda t: t[:, :1].contiguous(), r"zero must have shape \[3, 2\], got \[3, 1\]"),
-    ("zero", put(0b0000_0010, 0, -1), "zero must have 0 in its unused bits, got tail 1"),
+    ("zero", lambda t: t[:, :1].contiguous(), r"zero must have shape \[2, 3, 8\], got \[2, 1, 8\]"),
+    ("zero", put(0x01, 1, 0, 3), "zero must be 0 in the rows past 19, got 1 other values"),
+    ("zero", put(0x10, 1, 0, 0), "zero must be 0 in the rows past 19, got 1 other values"),
+    ("zero", put(0x08, 0, 0, 0), "zero must be below 8, got 8"),
+    ("zero", put(0xF0, 0, 0, 0), "zero must be below 8, got 15"),
     ("column_scale", lambda t: t.float(), "column_scale must have dtype bfloat16, got torch.float32"),
     ("column_scale", lambda t: t[None], "column_scale must have 1 dimensions, got 2"),
+    ("column_scale", lambda t: t[:-1], r"column_scale must have shape \[23\], got \[22\]"),
     ("column_scale", put(0.0, 4), "column_scale must be finite and > 0, got 0.0"),
     ("column_scale", put(float("nan"), 4), "column_scale must be finite and > 0, got nan"),
     ("column_scale", lambda t: "no", "column_scale must be a tensor, got str"),
@@ -128,7 +158,7 @@ BROKEN = [
 
 @pytest.mark.parametrize(("name", "change", "message"), BROKEN, ids=[m[:44] for _, _, m in BROKEN])
 def test_broken_tensors_are_refused(generator, name, change, message):
-    weight = pack(3, 23, generator, bits=3, group_size=8)
+    weight = pack(19, 23, generator, bits=3, group_size=8)
     with pytest.raises(FormatError, match=f"dual_shift: {message}"):
         DualShiftWeight.from_tensors(break_tensor(weight, name, change), weight.config())
 
@@ -142,12 +172,17 @@ def test_broken_tensors_are_refused(generator, name, change, message):
         ({"group_size": 8.0}, "group_size must be an integer >= 1, got 8.0"),
         ({"codebook": "nf5"}, "codebook must be one of uniform, nf4, nf3, got 'nf5'"),
         ({"codebook": "nf4"}, "bits must be 4 for codebook 'nf4', got 3"),
-        ({"shape": [3, 24]}, r"shape must be \[3, 23\] by the tensors, got \[3, 24\]"),
+        ({"shape": [19, 24]}, r"column_scale must have shape \[24\], got \[23\]"),
+        ({"shape": [33, 23]}, r"codes must have shape \[3, 1, 3, 64\], got \[2, 1, 3, 64\]"),
+        ({"shape": [18, 23]}, "codes must be 0 in the rows past 18, got .* other codes"),
+        ({"shape": [20, 23]}, r"scale must be finite and > 0, got 0\.0"),
+        ({"shape": [19]}, r"shape must be two sizes \[n, k\], got \[19\]"),
+        ({"shape": [-1, 23]}, r"shape must be two sizes \[n, k\], got \[-1, 23\]"),
         ({"surplus": 1}, "config must have bits, codebook, group_size, shape, got bits, .*surplus"),
     ],
 )
 def test_broken_config_is_refused(generator, changes, message):
-    weight = pack(3, 23, generator, bits=3, group_size=8)
+    weight = pack(19, 23, generator, bits=3, group_size=8)
     with pytest.raises(FormatError, match=f"dual_shift: {message}"):
         DualShiftWeight.from_tensors(weight.tensors(), weight.config() | changes)
 
@@ -163,10 +198,10 @@ def test_missing_and_surplus_tensors_are_refused(generator):
 
 def test_zero_scale_is_allowed_for_normal_floats_only(generator):
     weight = pack(3, 23, generator, bits=3, codebook="nf3")
-    tensors = break_tensor(weight, "scale", put(0.0, 0, 0))
-    assert bool((DualShiftWeight.from_tensors(tensors, weight.config()).to_dense()[0] == 0).all())
+    tensors = break_tensor(weight, "scale", put(0.0, 0, 0, 0))
+    assert not DualShiftWeight.from_tensors(tensors, weight.config()).to_dense()[0].any()
     with pytest.raises(FormatError, match=r"scale must be finite and >= 0, got -1\.0"):
-        DualShiftWeight.from_tensors(break_tensor(weight, "scale", put(-1.0, 0, 0)), weight.config())
+        DualShiftWeight.from_tensors(break_tensor(weight, "scale", put(-1.0, 0, 0, 0)), weight.config())
 
 
 def test_from_codes_refuses_codes_beyond_the_width():

@@ -1,19 +1,28 @@
-"""The dense path in tiles equals the whole decode, for every format and rows that do not divide n."""
+"""The dense path in tiles of whole panels equals the whole decode, for every format and an n that is no multiple."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from prism_kernels.nn import BitmapDualShiftLinear, BitmapLinear, DualShiftLinear
+from prism_kernels import ops
+from prism_kernels.nn import (
+    BitmapDualShiftLinear,
+    BitmapLinear,
+    DualShiftLinear,
+    Sparse24DualShiftLinear,
+    Sparse24Linear,
+)
 from prism_kernels.testing import assert_matches
 
+CLASSES = [BitmapDualShiftLinear, BitmapLinear, DualShiftLinear, Sparse24DualShiftLinear, Sparse24Linear]
 
-@pytest.mark.parametrize("module_class", [BitmapDualShiftLinear, BitmapLinear, DualShiftLinear])
-@pytest.mark.parametrize("rows", [1, 7, 32])
+
+@pytest.mark.parametrize("module_class", CLASSES)
+@pytest.mark.parametrize("rows", [16, 32, 48])
 def test_tiles_equal_the_whole(module_class, rows, generator):
     linear = torch.nn.Linear(130, 33)
     with torch.no_grad():
-        linear.weight[torch.rand(33, 130, generator=generator) < 0.5] = 0
+        linear.weight[~ops.nm_mask(torch.rand(33, 130, generator=generator), 2, 4)] = 0
     module = module_class.from_linear(linear)
     whole = module.decode(torch.float32)
     assert torch.equal(

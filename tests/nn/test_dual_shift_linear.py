@@ -6,12 +6,18 @@ import pytest
 import torch
 from torch import nn
 
-from prism_kernels import dispatch
+from prism_kernels import dispatch, ops, swap_linears
 from prism_kernels.formats import DualShiftWeight
-from prism_kernels.nn import DualShiftLinear
+from prism_kernels.nn import BitmapLinear, DualShiftLinear
 from prism_kernels.testing import assert_matches
 
 PACKED_DTYPES = {"codes": torch.uint8, "scale": torch.bfloat16, "zero": torch.uint8, "column_scale": torch.bfloat16}
+
+
+@pytest.fixture(autouse=True)
+def near_crossover(monkeypatch):
+    """Few tokens reach both paths, whatever the table of this instruction set says."""
+    monkeypatch.setitem(dispatch._crossovers, ("dual_shift_linear", "cpu"), 6)
 
 
 def make(n=48, k=130, bias=True, **options):
@@ -106,6 +112,58 @@ def test_compiles_to_one_graph_on_both_paths():
     for m in (1, dispatch.crossover("dual_shift_linear", "cpu") + 1):
         x = torch.randn(m, 130)
         assert torch.equal(compiled(x), module(x))
+
+
+def test_8_bit_activations_always_run_fused():
+    linear, exact = make(n=48, k=130, bits=4, group_size=32)
+    scale = exact.column_scale
+    module = DualShiftLinear.from_linear(linear, activation_bits=8, bits=4, group_size=32, column_scale=scale)
+    assert module.activation_bits == 8 and ", activation_bits=8, " in repr(module)
+    assert exact.activation_bits is None and "activation_bits" not in repr(exact)
+    assert module.packed_weight().config() == exact.packed_weight().config()
+    assert set(module.state_dict()) == set(exact.state_dict())
+    weight = module.packed_weight()
+    for m in (1, 5, dispatch.crossover("dual_shift_linear", "cpu") + 1):
+        x = torch.randn(m, 130)
+        grid = {"n": 48, "bits": 4, "group_size": 32, "activation_bits": 8}
+        fused = ops.dual_shift_linear(x, *weight.tensors().values(), module.bias, **grid)
+        assert torch.equal(module(x), fused)
+    module.activation_bits = None
+    assert torch.equal(module(x), exact(x))
+
+
+def test_8_bit_activations_survive_copies_and_swaps():
+    model = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 48))
+    report = swap_linears(model, DualShiftLinear, ignore=(), bits=4, group_size=32, activation_bits=8)
+    assert len(report.swapped) == 2 and all("activation_bits=8" in text for text in report.swapped.values())
+    assert [copy.deepcopy(model)[i].activation_bits for i in (0, 2)] == [8, 8]
+    assert model.to(torch.bfloat16)[0].activation_bits == 8
+    other = DualShiftLinear(model[0].packed_weight(), activation_bits=8)
+    assert other.activation_bits == 8
+
+
+def test_activation_bits_are_checked():
+    _, module = make()
+    with pytest.raises(ValueError, match="DualShiftLinear: activation_bits must be 8 or None, got 4"):
+        module.activation_bits = 4
+    rule = "activation_bits must be None unless the codebook is uniform, got 8"
+    with pytest.raises(ValueError, match=f"DualShiftLinear: {rule}"):
+        make(codebook="nf4", activation_bits=8)
+    with pytest.raises(ValueError, match=f"BitmapLinear: {rule}"):
+        BitmapLinear.from_linear(nn.Linear(8, 4), activation_bits=8)
+
+
+def test_other_memory_formats_leave_packed_tensors_contiguous():
+    _, module = make(n=40, k=130)
+    before = module.to_dense()
+    module.to(memory_format=torch.channels_last)
+    assert module.codes.is_contiguous() and torch.equal(module.to_dense(), before)
+
+
+def test_wrong_input_is_refused():
+    _, module = make()
+    with pytest.raises(ValueError, match=r"dual_shift_linear: x must have shape \[2, 130\], got \[2, 131\]"):
+        module.fused(torch.zeros(2, 131))
 
 
 def test_bias_of_the_wrong_shape_is_refused():

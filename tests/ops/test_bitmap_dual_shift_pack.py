@@ -3,24 +3,30 @@
 import pytest
 import torch
 
-from bitmap_problems import masks
+from bitmap_problems import SHAPES, masks
 from prism_kernels import ops
 from prism_kernels.reference.bitmap_dual_shift_pack import bitmap_dual_shift_pack as reference
+from prism_kernels.reference.panels import to_quads
 
-SHAPES = [(1, 1), (2, 7), (3, 63), (4, 64), (5, 65), (11, 127), (3, 128), (7, 200), (0, 16), (3, 0), (2, 1009)]
 BITS = (2, 3, 4, 5, 6, 8)
 
 
 def test_literal(isa):
-    codes = torch.zeros(2, 65, dtype=torch.uint8)
-    mask = torch.zeros(2, 65, dtype=torch.bool)
-    for row, column, code in ((0, 1, 0xA), (0, 2, 0xB), (0, 63, 0xC), (0, 64, 0xD), (1, 0, 0xE)):
+    codes = torch.zeros(18, 5, dtype=torch.uint8)
+    mask = torch.zeros(18, 5, dtype=torch.bool)
+    kept = ((0, 1, 0xA), (0, 2, 0xB), (1, 3, 0xC), (15, 0, 0xD), (2, 4, 0xE), (16, 0, 0xF))
+    for row, column, code in kept:
         codes[row, column], mask[row, column] = code, True
-    bitmap, packed, row_offsets = ops.bitmap_dual_shift_pack(codes, mask, 4)
-    assert bitmap[0].tolist() == [0b110, 0, 0, 0, 0, 0, 0, 128, 1, 0, 0, 0, 0, 0, 0, 0]
-    assert packed.tolist() == [0xBA, 0x0C, 0x0D, 0x0E]
-    assert row_offsets.tolist() == [0, 3, 4]
-    isa.assert_served("bitmap_dual_shift_pack", best="avx512")
+    bitmap, packed, panel_offsets = ops.bitmap_dual_shift_pack(codes, mask, 4)
+    # Bits of a row stand for columns 0, 2, 1, 3 of the quad.
+    assert bitmap.tolist() == [
+        [[0b10000110, 0, 0, 0, 0, 0, 0, 0b00010000], [0, 0b1, 0, 0, 0, 0, 0, 0]],
+        [[0b1, 0, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0]],
+    ]
+    assert packed.tolist() == [0xAB, 0xDC, 0x0E, 0x0F]
+    assert panel_offsets.tolist() == [0, 3, 4]
+    assert panel_offsets.dtype == torch.int64
+    isa.assert_served("bitmap_dual_shift_pack", best="generic")
 
 
 def test_matches_reference(isa, poison, generator):
@@ -35,11 +41,11 @@ def test_matches_reference(isa, poison, generator):
 def test_nothing_pruned_is_stored(isa, generator):
     for shape in SHAPES:
         for name, mask in masks(*shape, generator):
-            padded = torch.nn.functional.pad(mask, (0, -shape[1] % 64)).reshape(shape[0], -(-shape[1] // 64), 64)
+            counts = to_quads(mask, 4).sum(-1)
             for bits in BITS:
                 codes = torch.full(shape, 2**bits - 1, dtype=torch.uint8)
                 packed = ops.bitmap_dual_shift_pack(codes, mask, bits)[1]
-                assert packed.numel() == ((padded.sum(-1) * bits + 7) // 8).sum(), (shape, bits, name)
+                assert packed.numel() == ((counts * bits + 7) // 8).sum(), (shape, bits, name)
                 changed = torch.where(mask, codes, 0)
                 assert torch.equal(packed, ops.bitmap_dual_shift_pack(changed, mask, bits)[1]), (shape, bits, name)
 

@@ -3,18 +3,18 @@
 import pytest
 import torch
 
-from bitmap_problems import FLOATS, masks
+from bitmap_problems import FLOATS, SHAPES, masks
 from prism_kernels import ops
 from prism_kernels.reference.bitmap_pack import bitmap_pack
 
-SHAPES = [(1, 1), (2, 7), (3, 63), (4, 64), (5, 65), (31, 127), (3, 128), (17, 200), (0, 16), (3, 0), (2, 1009)]
-
 
 def test_literal(isa):
-    bitmap = torch.zeros(2, 8, dtype=torch.uint8)
-    bitmap[0, 0], bitmap[1, 1] = 0b101, 0b1
-    weight = ops.bitmap_unpack(bitmap, torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0, 2, 3], dtype=torch.int32), 9)
-    assert weight.tolist() == [[1, 0, 2, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0, 3]]
+    bitmap = torch.zeros(2, 2, 4, dtype=torch.uint8)
+    bitmap[0, 0, 0], bitmap[0, 1, 3], bitmap[1, 1, 0] = 0b110, 0b01000000, 0b1
+    weight = ops.bitmap_unpack(bitmap, torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([0, 3, 4]), 17, 3)
+    expected = torch.zeros(17, 3)
+    expected[0, 1], expected[1, 0], expected[15, 2], expected[16, 2] = 1.0, 2.0, 3.0, 4.0
+    assert torch.equal(weight, expected)
     isa.assert_served("bitmap_unpack", best="avx512")
 
 
@@ -23,7 +23,7 @@ def test_round_trip_is_bitwise(isa, poison, generator):
         for dtype in FLOATS:
             weight = torch.randn(shape, generator=generator).to(dtype)
             for name, mask in masks(*shape, generator):
-                decoded = ops.bitmap_unpack(*bitmap_pack(weight, mask), shape[1])
+                decoded = ops.bitmap_unpack(*bitmap_pack(weight, mask), *shape)
                 assert decoded.dtype == dtype
                 assert torch.equal(decoded, torch.where(mask, weight, 0)), (shape, dtype, name)
                 assert not decoded[~mask].signbit().any(), (shape, dtype, name)
@@ -32,7 +32,7 @@ def test_round_trip_is_bitwise(isa, poison, generator):
 def test_non_finite_values_survive(isa):
     weight = torch.tensor([[float("nan"), 0.0, float("inf"), -0.0, float("-inf")]])
     mask = torch.tensor([[True, False, True, True, True]])
-    decoded = ops.bitmap_unpack(*bitmap_pack(weight, mask), 5)
+    decoded = ops.bitmap_unpack(*bitmap_pack(weight, mask), 1, 5)
     assert torch.equal(decoded.view(torch.int32), weight.view(torch.int32))
 
 
@@ -41,9 +41,9 @@ def test_thread_count_does_not_matter(generator):
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        one = ops.bitmap_unpack(*packed, 257)
+        one = ops.bitmap_unpack(*packed, 301, 257)
         torch.set_num_threads(3)
-        assert torch.equal(one, ops.bitmap_unpack(*packed, 257))
+        assert torch.equal(one, ops.bitmap_unpack(*packed, 301, 257))
     finally:
         torch.set_num_threads(threads)
 
@@ -51,56 +51,57 @@ def test_thread_count_does_not_matter(generator):
 @pytest.mark.parametrize("shape", [(4, 64), (3, 7), (0, 8)], ids=str)
 def test_opcheck(shape):
     packed = bitmap_pack(torch.randn(shape), torch.rand(shape) < 0.5)
-    torch.library.opcheck(torch.ops.prism.bitmap_unpack.default, (*packed, shape[1]))
+    torch.library.opcheck(torch.ops.prism.bitmap_unpack.default, (*packed, *shape))
 
 
 def test_compiles_to_one_graph():
     weight = torch.randn(4, 70)
     packed = bitmap_pack(weight)
-    compiled = torch.compile(lambda *t: ops.bitmap_unpack(*t, 70), fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(lambda *t: ops.bitmap_unpack(*t, 4, 70), fullgraph=True, backend="aot_eager")
     assert torch.equal(compiled(*packed), weight)
+
+
+def test_panels_are_decoded_alone(isa, generator):
+    weight = torch.randn(67, 70, generator=generator).bfloat16()
+    bitmap, values, offsets = bitmap_pack(weight, torch.rand(67, 70, generator=generator) < 0.5)
+    whole = ops.bitmap_unpack(bitmap, values, offsets, 67, 70)
+    for first, last, n in ((0, 1, 16), (1, 3, 32), (2, 5, 35), (4, 5, 3)):
+        part = ops.bitmap_unpack(bitmap[first:last], values, offsets[first : last + 1], n, 70)
+        assert torch.equal(part, whole[16 * first : 16 * first + n])
 
 
 @pytest.mark.parametrize("offsets", [[0, 3, 2], [-1, 2, 3], [0, 2, 4]])
 def test_offsets_outside_the_values_are_refused(isa, offsets):
-    bitmap = torch.full((2, 8), 1, dtype=torch.uint8)
-    with pytest.raises(RuntimeError, match="bitmap_unpack: row_offsets must rise from 0 or more to at most 3"):
-        ops.bitmap_unpack(bitmap, torch.ones(3), torch.tensor(offsets, dtype=torch.int32), 64)
+    bitmap = torch.full((2, 1, 4), 1, dtype=torch.uint8)
+    with pytest.raises(RuntimeError, match="bitmap_unpack: panel_offsets must rise from 0 or more to at most 3"):
+        ops.bitmap_unpack(bitmap, torch.ones(3), torch.tensor(offsets), 32, 2)
 
 
-U8, I32 = torch.uint8, torch.int32
+def good_tensors():
+    return {
+        "bitmap": torch.zeros(2, 3, 4, dtype=torch.uint8),
+        "values": torch.zeros(3),
+        "panel_offsets": torch.zeros(3, dtype=torch.int64),
+        "n": 17,
+        "k": 5,
+    }
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error", "message"),
+    ("changes", "error", "message"),
     [
-        (
-            (torch.zeros(2, 9, dtype=U8), torch.zeros(3), torch.zeros(3, dtype=I32), 64),
-            ValueError,
-            r"bitmap_unpack: bitmap must have shape \[\*, 8\], got \[2, 9\]",
-        ),
-        (
-            (torch.zeros(2, 8, dtype=U8), torch.zeros(3), torch.zeros(2, dtype=I32), 64),
-            ValueError,
-            r"row_offsets must have shape \[3\], got \[2\]",
-        ),
-        (
-            (torch.zeros(2, 8, dtype=U8), torch.zeros(3), torch.zeros(3), 64),
-            TypeError,
-            "row_offsets must have dtype int32",
-        ),
-        (
-            (torch.zeros(2, 8, dtype=U8), torch.zeros(3, 1), torch.zeros(3, dtype=I32), 64),
-            ValueError,
-            r"values must have shape \[\*\], got \[3, 1\]",
-        ),
-        (
-            (torch.zeros(2, 8, dtype=U8), torch.zeros(3), torch.zeros(3, dtype=I32), -1),
-            ValueError,
-            "k must be at least 0, got -1",
-        ),
+        ({"bitmap": torch.zeros(2, 3, 8).byte()}, ValueError, r"bitmap must have shape \[2, 3, 4\], got \[2, 3, 8\]"),
+        ({"bitmap": torch.zeros(2, 3, 4)}, TypeError, "bitmap must have dtype uint8, got torch.float32"),
+        ({"n": 33}, ValueError, r"bitmap must have shape \[3, 3, 4\], got \[2, 3, 4\]"),
+        ({"k": 7}, ValueError, r"bitmap must have shape \[2, 4, 4\], got \[2, 3, 4\]"),
+        ({"panel_offsets": torch.zeros(2).long()}, ValueError, r"panel_offsets must have shape \[3\], got \[2\]"),
+        ({"panel_offsets": torch.zeros(3).int()}, TypeError, "panel_offsets must have dtype int64, got torch.int32"),
+        ({"values": torch.zeros(3, 1)}, ValueError, r"values must have shape \[\*\], got \[3, 1\]"),
+        ({"values": torch.zeros(3).int()}, TypeError, "values must have dtype float32 .*, got torch.int32"),
+        ({"k": -1}, ValueError, "k must be at least 0, got -1"),
+        ({"n": -1}, ValueError, "n must be at least 0, got -1"),
     ],
 )
-def test_errors_name_argument_rule_and_value(arguments, error, message):
-    with pytest.raises(error, match=message):
-        ops.bitmap_unpack(*arguments)
+def test_errors_name_argument_rule_and_value(changes, error, message):
+    with pytest.raises(error, match=f"bitmap_unpack: {message}"):
+        ops.bitmap_unpack(**(good_tensors() | changes))

@@ -6,13 +6,22 @@ from pathlib import Path
 import torch
 from tiny_models import tiny_model, tokens
 
-from prism_kernels.nn import BitmapDualShiftLinear, BitmapLinear, DualShiftLinear
+from prism_kernels import ops
+from prism_kernels.nn import (
+    BitmapDualShiftLinear,
+    BitmapLinear,
+    DualShiftLinear,
+    Sparse24DualShiftLinear,
+    Sparse24Linear,
+)
 
 MODULES = {
     "dual_shift": (DualShiftLinear, {"bits": 4, "group_size": 16}, False),
     "dual_shift_nf4": (DualShiftLinear, {"bits": 4, "group_size": 24, "codebook": "nf4"}, False),
     "bitmap": (BitmapLinear, {}, True),
     "bitmap_dual_shift": (BitmapDualShiftLinear, {"bits": 3, "group_size": 16}, True),
+    "sparse24": (Sparse24Linear, {}, True),
+    "sparse24_dual_shift": (Sparse24DualShiftLinear, {"bits": 4, "group_size": 16}, True),
 }
 ARCHITECTURES = ("llama", "opt", "qwen2", "qwen3", "gemma", "mistral", "gemma3", "gpt_neox", "phi3")
 RECIPE = {"method": "test", "sparsity": 0.5, "bits": 4, "targets": ["Linear"], "nested": {"a": 1}}
@@ -24,7 +33,8 @@ def pack_linears(model: torch.nn.Module, kind: str) -> torch.nn.Module:
     generator = torch.Generator().manual_seed(7)
     for name, linear in list(model.named_modules()):
         if isinstance(linear, torch.nn.Linear) and name != "lm_head":
-            mask = torch.rand(linear.weight.shape, generator=generator) < 0.5 if sparse else None
+            scores = torch.rand(linear.weight.shape, generator=generator)
+            mask = (ops.nm_mask(scores, 2, 4) if kind.startswith("sparse24") else scores < 0.5) if sparse else None
             parent, _, leaf = name.rpartition(".")
             setattr(model.get_submodule(parent), leaf, module.from_linear(linear, mask, **options))
     return model

@@ -131,7 +131,7 @@ REFUSED = {
         lambda f: edit_tensors(f, cut("model.norm.weight", 5)),
         "tensor model.norm.weight: shape must be [64]",
     ),
-    "packed shape": (lambda f: edit_tensors(f, cut(f"{Q}.bitmap", 5)), f"module {Q}: "),
+    "packed shape": (lambda f: edit_tensors(f, cut(f"{Q}.bitmap", 3)), f"module {Q}: "),
     "packed dtype": (
         lambda f: edit_tensors(f, lambda t: t.update({f"{Q}.scale": t[f"{Q}.scale"].float()})),
         f"module {Q}: ",

@@ -11,11 +11,15 @@ from tiny_text import tiny_folder, tiny_text, tiny_tokenizer
 from prism_kernels.formats import BitmapWeight
 from prism_llm.data.sources import TextSource
 from prism_llm.evaluation import (
+    FORMATS,
+    LinearShape,
     agreement,
     block_speed,
     decode_speed,
     evaluation_text,
     greedy_tokens,
+    linear_shapes,
+    model_speed,
     perplexity,
     top1_tokens,
 )
@@ -217,3 +221,23 @@ def test_comparison_keeps_partial_results(tmp_path, monkeypatch):
     assert sinq["layers"][0]["relative_error"] > 0
     assert (tmp_path / "out/checkpoints/sinq/MANIFEST.json").exists()
     assert not (tmp_path / "out/checkpoints/broken").exists()
+
+
+def test_model_speed():
+    shapes = [LinearShape(80, 96, 3, ("up_proj",)), LinearShape(33, 70, 1, ("odd",))]
+    seen = []
+    speed = model_speed(shapes, m=(1, 2), rounds=3, on_progress=lambda *progress: seen.append(progress))
+    assert [(row.n, row.m, row.format) for row in speed.rows] == [
+        (n, m, name) for n in (80, 33) for m in (1, 2) for name in ("dense", *FORMATS)
+    ]
+    assert [step[:2] for step in seen] == [(0, 2), (1, 2), (2, 2)]
+    assert {row.rounds for row in speed.rows} == {3} and all(row.low_ms <= row.ms <= row.high_ms for row in speed.rows)
+    assert [total.m for total in speed.sums] == [1] * (1 + len(FORMATS)) + [2] * (1 + len(FORMATS))
+    json.dumps(speed.to_dict())
+    for options in ({"m": ()}, {"m": (0,)}, {"formats": ("zip",)}, {"formats": ()}, {"rounds": 0}):
+        with pytest.raises(ValueError, match=r"model_speed: .* must be"):
+            model_speed(shapes, **options)
+    with pytest.raises(ValueError, match="shapes must not be empty"):
+        model_speed([])
+    with pytest.raises(ValueError, match=r"must have an nn\.Linear, got LayerNorm"):
+        linear_shapes(torch.nn.LayerNorm(4))

@@ -10,7 +10,14 @@ import torch
 from tiny_models import ARCHITECTURES, tiny_model, tokens
 from torch import nn
 
-from prism_kernels.nn import BitmapDualShiftLinear, BitmapLinear, DualShiftLinear, PackedLinear
+from prism_kernels.nn import (
+    BitmapDualShiftLinear,
+    BitmapLinear,
+    DualShiftLinear,
+    PackedLinear,
+    Sparse24DualShiftLinear,
+    Sparse24Linear,
+)
 from prism_llm import Recipe, compress, compress_
 from prism_llm.calibration import CalibrationError
 from prism_llm.models import DecoderAdapter
@@ -61,17 +68,17 @@ def test_every_preset_on_every_architecture(architecture, preset):
     ("changes", "module", "method"),
     [
         ({"method": "wanda", "bits": 4}, BitmapDualShiftLinear, "wanda > rtn"),
-        ({"method": "wanda", "pattern": "2:4"}, BitmapLinear, "wanda"),
+        ({"method": "wanda", "pattern": "2:4"}, Sparse24Linear, "wanda"),
         ({"method": "wanda", "compensate": "obs_sweep"}, BitmapLinear, "wanda > obs_sweep"),
         ({"method": "wanda", "compensate": "obs_one_shot"}, BitmapLinear, "wanda > obs_one_shot"),
         ({"method": "sparsegpt", "bits": 4}, BitmapDualShiftLinear, "sparsegpt > obs_sweep > joint"),
         ({"method": "sparsegpt", "bits": 3, "group_size": 32, "scale": "rms"}, BitmapDualShiftLinear, None),
         ({"method": "sparsegpt", "bits": 4, "round": "rtn", "group_size": 64}, BitmapDualShiftLinear, None),
         ({"method": "sparsegpt", "pattern": "1:4"}, BitmapLinear, "sparsegpt > obs_sweep"),
-        ({"method": "sparsegpt", "pattern": "2:4", "bits": 4}, BitmapDualShiftLinear, None),
+        ({"method": "sparsegpt", "pattern": "2:4", "bits": 4}, Sparse24DualShiftLinear, None),
         ({"method": "sparsegpt", "sparsity": 0, "bits": 4}, DualShiftLinear, "obs_sweep > joint"),
         ({"method": "prism", "bits": None}, BitmapLinear, "prism > obs_one_shot"),
-        ({"method": "prism", "score": "prism_masked", "pattern": "2:4"}, BitmapDualShiftLinear, None),
+        ({"method": "prism", "score": "prism_masked", "pattern": "2:4"}, Sparse24DualShiftLinear, None),
         ({"method": "prism", "compensate": "obs_sweep", "round": "joint"}, BitmapDualShiftLinear, None),
         ({"method": "prism", "codebook": "nf4", "max_tokens": 32}, BitmapDualShiftLinear, None),
         ({"method": "sinq", "bits": 8}, DualShiftLinear, "sinq scale > rtn"),

@@ -26,7 +26,9 @@ def test_rounding_decodes_within_half_a_step(generator, bits, codebook):
             if kept is not None:
                 assert bool((decoded[~kept] == 0).all())
             if codebook == "uniform":
-                step = packed.scale.float().repeat_interleave(group_size, 1)[:, :k] * scale.float()
+                grid = {"bits": bits, "group_size": group_size}
+                _, rows, _ = ops.dual_shift_quantize(weight, scale, kept, **grid)
+                step = rows.float().repeat_interleave(group_size, 1)[:, :k] * scale.float()
                 # Half a step, and up to one more where bfloat16 made the scale smaller than the range needs.
                 assert bool(((decoded - target).abs() <= step * (0.5 + 2**bits / 256) + 1e-6).all())
             assert (decoded - target).norm() < {2: 0.5, 3: 0.3}.get(bits, 0.15) * target.norm()
@@ -61,7 +63,7 @@ def test_a_column_scale_pays(generator):
 
 def test_one_group_per_row(generator):
     packed = compress_weight("w", torch.randn(4, 100, generator=generator), Recipe(bits=4, group_size=None)).packed
-    assert packed.scale.shape == (4, 1) and packed.group_size == 100
+    assert packed.scale.shape == (1, 1, 16) and packed.group_size == 100
 
 
 def test_weights_that_are_not_finite_are_named():

@@ -7,9 +7,10 @@ import torch
 
 from prism_kernels.reference.codebooks import BITS, levels
 from prism_kernels.reference.dual_shift_dequantize import dual_shift_dequantize
+from prism_kernels.reference.dual_shift_pack import dual_shift_pack
 from prism_kernels.reference.dual_shift_quantize import dual_shift_quantize
-from prism_kernels.reference.pack_codes import pack_codes
-from prism_kernels.reference.unpack_codes import unpack_codes
+from prism_kernels.reference.dual_shift_unpack import dual_shift_unpack
+from prism_kernels.reference.panels import pack_zero, panels_to_rows, rows_to_panels
 
 #: (bits, codebook)
 GRIDS = [(bits, "uniform") for bits in BITS] + [(4, "nf4"), (3, "nf3")]
@@ -35,6 +36,13 @@ def make_column_scale(k, generator):
     return (torch.rand(k, generator=generator) * 2 + 0.25).bfloat16()
 
 
+def pack_tensors(codes, scale, zero, column_scale, bits, codebook):
+    """(codes, scale, zero, column_scale) of the ops from what `dual_shift_quantize` returns."""
+    panels = rows_to_panels(scale)
+    packed_zero = pack_zero(zero, bits) if codebook == "uniform" else zero.new_empty(*panels.shape[:2], 0)
+    return dual_shift_pack(codes, bits), panels, packed_zero, column_scale
+
+
 @functools.cache
 def make_packed(n, k, bits, group_size, codebook):
     """(codes, scale, zero, column_scale), packed, of a random half-pruned weight; the same one for every caller."""
@@ -42,7 +50,7 @@ def make_packed(n, k, bits, group_size, codebook):
     weight, mask = make_weight(n, k, generator)
     column_scale = make_column_scale(k, generator)
     codes, scale, zero = dual_shift_quantize(weight, column_scale, mask, bits, group_size, codebook)
-    return pack_codes(codes, bits), scale, pack_codes(zero, bits), column_scale
+    return pack_tensors(codes, scale, zero, column_scale, bits, codebook)
 
 
 @functools.cache
@@ -51,9 +59,9 @@ def make_exact(n, k, bits, group_size, codebook, rounded_levels=False):
     codes, scale, zero, column_scale = make_packed(n, k, bits, group_size, codebook)
     if not rounded_levels or codebook == "uniform":
         ones = torch.ones_like(column_scale)
-        return dual_shift_dequantize(codes, scale, zero, ones, bits, group_size, codebook, torch.float64)
-    steps = levels(codebook).bfloat16().double()[unpack_codes(codes, bits, k).int()]
-    return steps * scale.double()[:, torch.arange(k) // group_size]
+        return dual_shift_dequantize(codes, scale, zero, ones, n, bits, group_size, codebook, torch.float64)
+    steps = levels(codebook).bfloat16().double()[dual_shift_unpack(codes, n, k, bits).int()]
+    return steps * panels_to_rows(scale, n).double()[:, torch.arange(k) // group_size]
 
 
 def all_grids(group_sizes=GROUP_SIZES):

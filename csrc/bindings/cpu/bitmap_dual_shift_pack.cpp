@@ -1,8 +1,7 @@
 #include "../../cpu/bitmap_dual_shift_pack.h"
 
-#include "../../cpu/bitmap.h"
-#include "../../cpu/bitmap_pack.h"
-#include "../common.h"
+#include "../../common/codebooks.h"
+#include "bitmap_common.h"
 
 namespace prism {
 
@@ -10,33 +9,29 @@ std::tuple<Tensor, Tensor, Tensor> BitmapDualShiftPackCpu(const Tensor& codes, c
   constexpr const char* kOp = "bitmap_dual_shift_pack";
   CheckTensor(codes, ScalarType::Byte, kOp, "codes");
   CheckTensor(mask, ScalarType::Bool, kOp, "mask");
-  STD_TORCH_CHECK(codes.dim() == 2 && bits >= 1 && bits <= 8, kOp, ": needs [n, k] codes of 1 to 8 bits");
-  const int64_t n = codes.size(0), k = codes.size(1), width = 8 * cpu::NumBlocks(k);
-  CheckNumel(mask, n * k, kOp, "mask");
-  STD_TORCH_CHECK(n * width * bits < (int64_t{1} << 31), kOp, ": codes must take fewer than 2**31 bytes");
-  Tensor bitmap = torch::stable::new_empty(codes, {n, width});
-  Tensor row_offsets = torch::stable::new_empty(codes, {n + 1}, ScalarType::Int);
-  uint8_t* words = MutableData<uint8_t>(bitmap);
-  int32_t* offsets = MutableData<int32_t>(row_offsets);
-  const auto from_mask = cpu::PickBitmapPack()->from_mask;
-  const cpu::BitmapDualShiftPackFn kernel = cpu::PickBitmapDualShiftPack();
-  offsets[0] = 0;
-  torch::stable::parallel_for(0, n, 16, [&](int64_t begin, int64_t end) {
-    from_mask(ConstData<bool>(mask) + begin * k, end - begin, k, words + begin * width);
-    for (int64_t row = begin; row < end; ++row) {
-      offsets[row + 1] = static_cast<int32_t>(cpu::RowCodeBytes(words + row * width, k, static_cast<int>(bits)));
-    }
-  });
-  for (int64_t row = 0; row < n; ++row) offsets[row + 1] += offsets[row];
-  Tensor packed = torch::stable::new_empty(codes, {offsets[n]});
-  uint8_t* stream = MutableData<uint8_t>(packed);
-  torch::stable::parallel_for(0, n, 16, [&](int64_t begin, int64_t end) {
-    kernel(ConstData<uint8_t>(codes) + begin * k, words + begin * width, end - begin, k, static_cast<int>(bits),
-           stream + offsets[begin]);
-  });
-  return {bitmap, packed, row_offsets};
+  STD_TORCH_CHECK(codes.dim() == 2 && IsCodeWidth(bits), kOp, ": needs [n, k] and a known width");
+  cpu::BitmapDualShiftPackArgs args;
+  args.n = codes.size(0);
+  args.k = codes.size(1);
+  args.bits = static_cast<int>(bits);
+  CheckNumel(mask, args.n * args.k, kOp, "mask");
+  args.codes = ConstData<uint8_t>(codes);
+  args.mask = ConstData<bool>(mask);
+  const int64_t panels = NumPanels(args.n), grain = PanelGrain(args.k);
+  Tensor bitmap = torch::stable::new_empty(codes, {panels, NumQuads(args.k), cpu::kQuadMaskBytes});
+  Tensor panel_offsets = torch::stable::new_empty(codes, {panels + 1}, ScalarType::Long);
+  args.bitmap = MutableData<uint8_t>(bitmap);
+  args.panel_offsets = MutableData<int64_t>(panel_offsets);
+  const cpu::BitmapDualShiftPackKernel& kernel = *cpu::PickBitmapDualShiftPack();
+  torch::stable::parallel_for(0, panels, grain, [&](int64_t begin, int64_t end) { kernel.mark(args, begin, end); });
+  Tensor packed = torch::stable::new_empty(codes, {SumOffsets(args.panel_offsets, panels)});
+  args.packed = MutableData<uint8_t>(packed);
+  torch::stable::parallel_for(0, panels, grain, [&](int64_t begin, int64_t end) { kernel.gather(args, begin, end); });
+  return {bitmap, packed, panel_offsets};
 }
 
 }  // namespace prism
 
-STABLE_TORCH_LIBRARY_IMPL(prism, CPU, m) { m.impl("bitmap_dual_shift_pack", TORCH_BOX(&prism::BitmapDualShiftPackCpu)); }
+STABLE_TORCH_LIBRARY_IMPL(prism, CPU, m) {
+  m.impl("bitmap_dual_shift_pack", TORCH_BOX(&prism::BitmapDualShiftPackCpu));
+}

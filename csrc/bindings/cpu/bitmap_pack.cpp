@@ -1,49 +1,33 @@
 #include "../../cpu/bitmap_pack.h"
 
-#include <vector>
-
-#include "../../cpu/bitmap.h"
-#include "../common.h"
+#include "bitmap_common.h"
 
 namespace prism {
 
 std::tuple<Tensor, Tensor, Tensor> BitmapPackCpu(const Tensor& weight, const std::optional<Tensor>& mask) {
   constexpr const char* kOp = "bitmap_pack";
-  const int64_t element_bytes = DTypeBytes(FloatDType(weight, kOp, "weight"));
+  cpu::BitmapPackArgs args;
+  args.element_bytes = DTypeBytes(FloatDType(weight, kOp, "weight"));
   STD_TORCH_CHECK(weight.dim() == 2, kOp, ": weight must be [n, k]");
-  const int64_t n = weight.size(0), k = weight.size(1), width = 8 * cpu::NumBlocks(k);
+  args.n = weight.size(0);
+  args.k = weight.size(1);
+  args.weight = weight.const_data_ptr();
   if (mask.has_value()) {
     CheckTensor(*mask, ScalarType::Bool, kOp, "mask");
-    CheckNumel(*mask, n * k, kOp, "mask");
+    CheckNumel(*mask, args.n * args.k, kOp, "mask");
+    args.mask = ConstData<bool>(*mask);
   }
-  STD_TORCH_CHECK(n * k < (int64_t{1} << 31), kOp, ": weight must have fewer than 2**31 elements");
-  Tensor bitmap = torch::stable::new_empty(weight, {n, width}, ScalarType::Byte);
-  Tensor row_offsets = torch::stable::new_empty(weight, {n + 1}, ScalarType::Int);
-  const char* elements = static_cast<const char*>(weight.const_data_ptr());
-  const bool* kept = mask.has_value() ? ConstData<bool>(*mask) : nullptr;
-  uint8_t* words = MutableData<uint8_t>(bitmap);
-  int32_t* offsets = MutableData<int32_t>(row_offsets);
+  const int64_t panels = NumPanels(args.n), grain = PanelGrain(args.k);
+  Tensor bitmap = torch::stable::new_empty(weight, {panels, cpu::NumPairs(args.k), cpu::kPairMaskBytes}, ScalarType::Byte);
+  Tensor panel_offsets = torch::stable::new_empty(weight, {panels + 1}, ScalarType::Long);
+  args.bitmap = MutableData<uint8_t>(bitmap);
+  args.panel_offsets = MutableData<int64_t>(panel_offsets);
   const cpu::BitmapPackKernel& kernel = *cpu::PickBitmapPack();
-  offsets[0] = 0;
-  torch::stable::parallel_for(0, n, 16, [&](int64_t begin, int64_t end) {
-    uint8_t* first = words + begin * width;
-    if (kept != nullptr) {
-      kernel.from_mask(kept + begin * k, end - begin, k, first);
-    } else {
-      kernel.from_weight(elements + begin * k * element_bytes, element_bytes, end - begin, k, first);
-    }
-    for (int64_t row = begin; row < end; ++row) {
-      offsets[row + 1] = static_cast<int32_t>(cpu::CountBits(words + row * width, width));
-    }
-  });
-  for (int64_t row = 0; row < n; ++row) offsets[row + 1] += offsets[row];
-  Tensor values = torch::stable::new_empty(weight, {offsets[n]});
-  char* packed = static_cast<char*>(values.mutable_data_ptr());
-  torch::stable::parallel_for(0, n, 16, [&](int64_t begin, int64_t end) {
-    kernel.compress(elements + begin * k * element_bytes, element_bytes, words + begin * width, end - begin, k,
-                    packed + offsets[begin] * element_bytes);
-  });
-  return {bitmap, values, row_offsets};
+  torch::stable::parallel_for(0, panels, grain, [&](int64_t begin, int64_t end) { kernel.mark(args, begin, end); });
+  Tensor values = torch::stable::new_empty(weight, {SumOffsets(args.panel_offsets, panels)});
+  args.values = values.mutable_data_ptr();
+  torch::stable::parallel_for(0, panels, grain, [&](int64_t begin, int64_t end) { kernel.gather(args, begin, end); });
+  return {bitmap, values, panel_offsets};
 }
 
 }  // namespace prism

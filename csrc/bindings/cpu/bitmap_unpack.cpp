@@ -4,17 +4,24 @@
 
 namespace prism {
 
-Tensor BitmapUnpackCpu(const Tensor& bitmap, const Tensor& values, const Tensor& row_offsets, int64_t k) {
-  const cpu::BitmapValues weight = CheckBitmapValues(bitmap, values, row_offsets, k, "bitmap_unpack");
-  const int64_t n = bitmap.size(0);
-  Tensor out = torch::stable::new_empty(values, {n, k});
-  void* data = out.mutable_data_ptr();
-  const auto kernel = cpu::PickBitmapUnpack();
-  const int64_t grain = std::max<int64_t>(1, 65536 / std::max<int64_t>(k, 1));
-  torch::stable::parallel_for(0, n, grain, [&](int64_t begin, int64_t end) {
-    kernel(weight, begin, end, data);
-  });
-  return out;
+Tensor BitmapUnpackCpu(const Tensor& bitmap, const Tensor& values, const Tensor& panel_offsets, int64_t n, int64_t k) {
+  constexpr const char* kOp = "bitmap_unpack";
+  cpu::BitmapUnpackArgs args;
+  args.element_bytes = DTypeBytes(FloatDType(values, kOp, "values"));
+  args.n = n;
+  args.k = k;
+  args.size = values.numel();
+  CheckBitmap(bitmap, n, k, cpu::kPairColumns, kOp);
+  CheckPanelOffsets(panel_offsets, NumPanels(n), args.size, kOp);
+  args.bitmap = ConstData<uint8_t>(bitmap);
+  args.values = values.const_data_ptr();
+  args.panel_offsets = ConstData<int64_t>(panel_offsets);
+  Tensor weight = torch::stable::new_empty(values, {n, k});
+  args.weight = weight.mutable_data_ptr();
+  const cpu::BitmapUnpackFn kernel = cpu::PickBitmapUnpack();
+  torch::stable::parallel_for(0, NumPanels(n), PanelGrain(k),
+                              [&](int64_t begin, int64_t end) { kernel(args, begin, end); });
+  return weight;
 }
 
 }  // namespace prism

@@ -5,36 +5,32 @@
 namespace prism {
 
 Tensor DualShiftDequantizeCpu(const Tensor& codes, const Tensor& scale, const Tensor& zero, const Tensor& column_scale,
-                              int64_t bits, int64_t group_size, std::string codebook, ScalarType dtype) {
+                              int64_t n, int64_t bits, int64_t group_size, std::string codebook, ScalarType dtype) {
   constexpr const char* kOp = "dual_shift_dequantize";
   cpu::DualShiftDequantizeArgs args;
   args.codebook = ParseCodebook(codebook, bits, kOp);
-  STD_TORCH_CHECK(codes.dim() == 2 && column_scale.dim() == 1 && group_size >= 1, kOp,
-                  ": needs codes [n, bytes], column_scale [k], group_size >= 1");
-  const int64_t n = codes.size(0);
+  STD_TORCH_CHECK(n >= 0 && column_scale.dim() == 1 && group_size >= 1, kOp,
+                  ": needs n >= 0, column_scale [k], group_size >= 1");
   args.bits = static_cast<int>(bits);
+  args.n = n;
   args.k = column_scale.size(0);
-  args.code_bytes = PackedBytes(args.k, bits);
   args.group_size = group_size;
   args.groups = CeilDiv(args.k, group_size);
-  args.zero_bytes = PackedBytes(args.groups, bits);
   CheckTensor(codes, ScalarType::Byte, kOp, "codes");
-  CheckNumel(codes, n * args.code_bytes, kOp, "codes");
+  CheckNumel(codes, NumPanels(n) * PanelCodeBytes(args.k, args.bits), kOp, "codes");
   CheckTensor(column_scale, ScalarType::BFloat16, kOp, "column_scale");
-  CheckGrid(scale, zero, n, args.groups, bits, args.codebook, kOp);
+  CheckPanelGrid(scale, zero, NumPanels(n), args.groups, args.bits, args.codebook, kOp);
   Tensor weight = torch::stable::new_empty(codes, {n, args.k}, dtype);
   args.dtype = FloatDType(weight, kOp, "dtype");
   args.codes = ConstData<uint8_t>(codes);
   args.scale = ConstData<uint16_t>(scale);
   args.zero = ConstData<uint8_t>(zero);
   args.weight = weight.mutable_data_ptr();
-  const std::vector<float> factors = ToFloats(column_scale, cpu::kDequantizeMargin);
+  const std::vector<float> factors = ToFloats(column_scale, NumBlocks32(args.k) * kBlockColumns - args.k);
   args.column_scale = factors.data();
   const cpu::DualShiftDequantizeFn kernel = cpu::PickDualShiftDequantize();
-  torch::stable::parallel_for(0, n, RowGrain(args.k), [&](int64_t begin, int64_t end) {
-    std::vector<uint8_t> scratch(static_cast<size_t>(args.k + args.groups + 2 * cpu::kDequantizeMargin));
-    kernel(args, begin, end, scratch.data());
-  });
+  torch::stable::parallel_for(0, NumPanels(n), RowGrain(kPanelRows * args.k),
+                              [&](int64_t begin, int64_t end) { kernel(args, begin, end); });
   return weight;
 }
 

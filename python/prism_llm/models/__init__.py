@@ -2,6 +2,7 @@
 
 from .adapter import BlockCall, CapturedInputs, DecoderAdapter, evaluation_mode, find_blocks
 from .loading import load_model, load_network, load_tokenizer
+from .skeleton import load_skeleton
 
 __all__ = [
     "BlockCall",
@@ -11,5 +12,6 @@ __all__ = [
     "find_blocks",
     "load_model",
     "load_network",
+    "load_skeleton",
     "load_tokenizer",
 ]

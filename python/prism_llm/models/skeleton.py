@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from .loading import not_found, resolve_source
 
 
 def build_skeleton(config: Any, dtype: torch.dtype) -> nn.Module:
@@ -14,6 +17,21 @@ def build_skeleton(config: Any, dtype: torch.dtype) -> nn.Module:
 
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         return AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+
+
+def load_skeleton(name_or_path: str | Path | None = None) -> nn.Module:
+    """The network of a model folder, a checkpoint or a hub repository, from its configuration alone: meta tensors.
+
+    Raises:
+        FileNotFoundError: there is no such folder or repository, or its configuration is no causal language model's.
+    """
+    from transformers import AutoConfig
+
+    source = resolve_source(name_or_path)
+    try:
+        return build_skeleton(AutoConfig.from_pretrained(source), torch.bfloat16)
+    except (OSError, ValueError) as error:
+        raise not_found("load_skeleton", source, error) from error
 
 
 def restore_buffers(model: nn.Module, device: torch.device | str) -> None:

@@ -42,8 +42,8 @@ def compress_(
     """Compresses a transformers causal language model in place, block by block.
 
     Selected `nn.Linear` modules become modules of `prism_kernels.nn`: `BitmapLinear` (pruned), `DualShiftLinear`
-    (quantized) or `BitmapDualShiftLinear` (both). Global state (random generators, default dtype, threads) is left
-    alone; the same inputs give identical tensors.
+    (quantized) or `BitmapDualShiftLinear` (both), with the pattern 2:4 `Sparse24Linear` or `Sparse24DualShiftLinear`.
+    Global state (random generators, default dtype, threads) is left alone; the same inputs give identical tensors.
 
     Args:
         model: in memory, on any device; its own dtype is used for activations, float32 for all else.

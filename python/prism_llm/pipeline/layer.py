@@ -9,7 +9,14 @@ from torch import Tensor
 
 from prism_kernels import ops
 from prism_kernels.formats import PackedWeight
-from prism_kernels.nn import BitmapDualShiftLinear, BitmapLinear, DualShiftLinear, PackedLinear
+from prism_kernels.nn import (
+    BitmapDualShiftLinear,
+    BitmapLinear,
+    DualShiftLinear,
+    PackedLinear,
+    Sparse24DualShiftLinear,
+    Sparse24Linear,
+)
 
 from ..calibration import InputStatistics
 from ..pruning import (
@@ -27,7 +34,8 @@ from ..quantization import pack_pruned, pack_rounded, round_to_nearest
 from .recipe import Recipe
 
 _MODULES: dict[str, type[PackedLinear]] = {
-    module.FORMAT.NAME: module for module in (BitmapDualShiftLinear, BitmapLinear, DualShiftLinear)
+    module.FORMAT.NAME: module
+    for module in (BitmapDualShiftLinear, BitmapLinear, DualShiftLinear, Sparse24DualShiftLinear, Sparse24Linear)
 }
 
 
@@ -164,9 +172,8 @@ def _sweep(
         return _finish(name, dtype, swept.weight, kept, recipe)
     _require_finite(name, "compensated weight", swept.weight)
     assert swept.codes is not None and swept.scale is not None and swept.zero is not None
-    packed = pack_rounded(
-        swept.codes, kept, swept.scale, swept.zero, grid.column_scale, bits=grid.bits, group_size=group_size
-    )
+    options = {"bits": grid.bits, "group_size": group_size, "pattern": recipe.pattern}
+    packed = pack_rounded(swept.codes, kept, swept.scale, swept.zero, grid.column_scale, **options)  # type: ignore[arg-type]
     return CompressedWeight(packed, kept, recipe)
 
 
@@ -176,10 +183,11 @@ def _finish(name: str, dtype: torch.dtype, values: Tensor, mask: Tensor | None, 
     if recipe.bits is None:
         assert mask is not None, "a recipe prunes or quantizes"
         _require_finite(name, f"compensated weight in {dtype}", values.to(dtype))
-        return CompressedWeight(pack_pruned(values, mask, dtype), mask, recipe)
+        return CompressedWeight(pack_pruned(values, mask, dtype, recipe.pattern), mask, recipe)
     group_size = recipe.group_size or values.shape[1]
     scale = ops.column_scale(values, mask, method=recipe.scale, group_size=group_size)
-    packed = round_to_nearest(values, mask, scale, bits=recipe.bits, group_size=group_size, codebook=recipe.codebook)
+    grid = {"bits": recipe.bits, "group_size": group_size, "codebook": recipe.codebook, "pattern": recipe.pattern}
+    packed = round_to_nearest(values, mask, scale, **grid)  # type: ignore[arg-type]
     return CompressedWeight(packed, mask, recipe)
 
 
