@@ -6,7 +6,6 @@ namespace prism::cpu {
 namespace generic {
 namespace {
 
-PRISM_DEFINE_UNROLL
 #include "quad_linear_arrange.inc"
 #include "quad_linear_tile.inc"
 #include "quad_planes.inc"

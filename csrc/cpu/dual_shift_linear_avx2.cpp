@@ -8,7 +8,6 @@ PRISM_TARGET_BEGIN(PRISM_TARGET_AVX2)
 namespace prism::cpu::avx2 {
 namespace {
 
-PRISM_DEFINE_UNROLL
 #include "quad_linear_arrange.inc"
 #include "quad_linear_tile.inc"
 #include "quad_planes.inc"
@@ -19,7 +18,7 @@ using Convert = Float32Convert;
 void Run(const QuadLinearArgs& a, const PlaneCodes& weight, int64_t begin, int64_t end) {
   if (a.grid.codebook == Codebook::kNf4) return RunBits<Float32Levels, Float32Levels, 4>(a, weight, begin, end);
   if (a.grid.codebook == Codebook::kNf3) return RunBits<Float32Levels, Float32Levels, 3>(a, weight, begin, end);
-  RunWidths<Convert, Convert, Convert, Convert, Convert, Convert>(a, weight, begin, end);
+  RunWidths<Convert, Convert, Convert, Convert, Float32Wide, Float32Wide>(a, weight, begin, end);
 }
 
 }  // namespace

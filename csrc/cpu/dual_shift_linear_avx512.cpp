@@ -8,19 +8,22 @@ PRISM_TARGET_BEGIN(PRISM_TARGET_AVX512)
 namespace prism::cpu::avx512 {
 namespace {
 
-PRISM_DEFINE_UNROLL
 #include "quad_linear_arrange.inc"
 #include "quad_linear_tile.inc"
 #include "quad_planes.inc"
 #include "dual_shift_linear_run.inc"
 
-using Table = Float32Table;
 using Convert = Float32Convert;
+
+void Run(const QuadLinearArgs& a, const PlaneCodes& weight, int64_t begin, int64_t end) {
+  if (a.grid.codebook == Codebook::kNf4) return RunBits<Float32Levels, Float32Levels, 4>(a, weight, begin, end);
+  if (a.grid.codebook == Codebook::kNf3) return RunBits<Float32Levels, Float32Levels, 3>(a, weight, begin, end);
+  RunWidths<Convert, Convert, Convert, Convert, Float32Wide, Float32Wide>(a, weight, begin, end);
+}
 
 }  // namespace
 
-const DualShiftLinearKernel kDualShiftLinear = {
-    Arrange<Arithmetic::kFloat32>, RunWidths<Table, Table, Convert, Convert, Convert, Convert>, 4, kTokenWidths};
+const DualShiftLinearKernel kDualShiftLinear = {Arrange<Arithmetic::kFloat32>, Run, 4, kTokenWidths};
 const DualShiftLinearKernel kDualShiftLinearInt8 = {
     Arrange<Arithmetic::kInt8>, RunWidths<Int8, Int8Signed, Int8, Int8Signed, Int8, Int8Wide>, 1, kTokenWidths, true};
 

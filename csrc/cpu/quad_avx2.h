@@ -9,6 +9,8 @@
 PRISM_TARGET_BEGIN(PRISM_TARGET_AVX2)
 namespace prism::cpu::avx2 {
 
+PRISM_DEFINE_UNROLL
+
 constexpr int kLanes = 8;
 constexpr int kPanelStrips = 2;  // both halves of a panel share the activations
 constexpr int kManyStrips = 2;
@@ -84,44 +86,51 @@ static inline void StoreOutput(Floats v, int64_t count, const QuadOutput& out, i
   for (int64_t i = 0; i < count; ++i) StoreFloat(values[i], out.y, out.dtype, at + i);
 }
 
-// Sums in float32 begin with -z times the sum of x, to which the products of the codes are added.
-struct FloatSums {
+// Weights (q - z), exact, and products in float32.
+struct Float32 {
+  static constexpr int kParts = 4;
   using Sum = Floats;
-  static PRISM_INLINE Floats Start(Ints zero, const uint32_t* sum) {
-    return _mm256_mul_ps(_mm256_cvtepi32_ps(zero), _mm256_set1_ps(-AsFloat(sum)));
+  using Weights = Floats;
+  static PRISM_INLINE Floats Dot(Floats sum, Floats weights, const uint32_t* x) {
+    return _mm256_fmadd_ps(weights, _mm256_set1_ps(AsFloat(x)), sum);
   }
+  static PRISM_INLINE Floats Start(Ints, const uint32_t*) { return _mm256_setzero_ps(); }
   static PRISM_INLINE Floats Plus(Floats a, Floats b) { return _mm256_add_ps(a, b); }
   static PRISM_INLINE Floats Value(Floats sum) { return sum; }
   static PRISM_INLINE Floats FirstStart(Ints) { return _mm256_setzero_ps(); }
   static PRISM_INLINE Floats AddStart(Floats sum, Floats) { return sum; }
   template <class Segment>
-  static PRISM_INLINE Floats StartSigned(const Segment&, int, const uint32_t*) { return _mm256_setzero_ps(); }
+  static PRISM_INLINE Floats StartChunk(const Segment&, int, const uint32_t*) { return _mm256_setzero_ps(); }
 };
 
-struct Float32 : FloatSums {
-  static constexpr int kParts = 4;
-  using Weights = Floats;
-  using Zero = Floats;
-  static PRISM_INLINE Floats Dot(Floats sum, Floats weights, const uint32_t* x) {
-    return _mm256_fmadd_ps(weights, _mm256_set1_ps(AsFloat(x)), sum);
-  }
-  static PRISM_INLINE Floats DotSigned(Floats sum, Floats weights, const uint32_t* x) { return Dot(sum, weights, x); }
-  static PRISM_INLINE Floats Prepare(Ints zero) { return _mm256_cvtepi32_ps(zero); }
-};
-
+// Up to 6 bits: zero points are subtracted from all four bytes at once, which then are sign-extended.
 struct Float32Convert : Float32 {
-  explicit Float32Convert(const QuadGrid& grid) : mask(_mm256_set1_epi32((1 << grid.bits) - 1)) {}
+  using Zero = Ints;
+  explicit Float32Convert(const QuadGrid& grid) : mask(_mm256_set1_epi8(static_cast<char>((1 << grid.bits) - 1))) {}
+  static PRISM_INLINE Ints Prepare(Ints zero) { return _mm256_mullo_epi32(zero, _mm256_set1_epi32(0x01010101)); }
   template <int kPart>
-  PRISM_INLINE Floats Decode(Ints quad) const {
-    return _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srli_epi32(quad, 8 * kPart), mask));
+  PRISM_INLINE Floats Decode(Ints quad, Ints zero) const {
+    const Ints steps = _mm256_sub_epi8(_mm256_and_si256(quad, mask), zero);
+    return _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(steps, 24 - 8 * kPart), 24));
   }
-  template <int kPart>
-  PRISM_INLINE Floats DecodeSigned(Ints quad, Floats zero) const { return _mm256_sub_ps(Decode<kPart>(quad), zero); }
   Ints mask;
+};
+
+struct Float32Wide : Float32 {
+  using Zero = Ints;
+  explicit Float32Wide(const QuadGrid&) {}
+  static PRISM_INLINE Ints Prepare(Ints zero) { return zero; }
+  template <int kPart>
+  PRISM_INLINE Floats Decode(Ints quad, Ints zero) const {
+    const Ints codes = _mm256_and_si256(_mm256_srli_epi32(quad, 8 * kPart), _mm256_set1_epi32(255));
+    return _mm256_cvtepi32_ps(_mm256_sub_epi32(codes, zero));
+  }
 };
 
 // Two tables of eight levels; bit 3 of a code chooses between them.
 struct Float32Levels : Float32 {
+  using Zero = Ints;
+  static PRISM_INLINE Ints Prepare(Ints zero) { return zero; }
   explicit Float32Levels(const QuadGrid& grid) {
     float values[16];
     const float* levels = CodebookLevels(grid.codebook);
@@ -130,17 +139,15 @@ struct Float32Levels : Float32 {
     high = _mm256_loadu_ps(values + 8);
   }
   template <int kPart>
-  PRISM_INLINE Floats Decode(Ints quad) const {
+  PRISM_INLINE Floats Decode(Ints quad, Ints) const {
     const Ints codes = _mm256_srli_epi32(quad, 8 * kPart);
     return _mm256_blendv_ps(_mm256_permutevar8x32_ps(low, codes), _mm256_permutevar8x32_ps(high, codes),
                             _mm256_castsi256_ps(_mm256_slli_epi32(codes, 28)));
   }
-  template <int kPart>
-  PRISM_INLINE Floats DecodeSigned(Ints quad, Floats) const { return Decode<kPart>(quad); }
   Floats low, high;
 };
 
-// Codes below 128 times int8: pairs of products fit 16 bits up to 6 bits of code.
+// Sums begin with -z times the sum of x. Pairs of products fit 16 bits up to 6 bits of code.
 struct Int8 {
   static constexpr int kParts = 1;
   using Sum = Ints;
@@ -148,7 +155,7 @@ struct Int8 {
   using Zero = Ints;
   explicit Int8(const QuadGrid& grid) : mask(_mm256_set1_epi8(static_cast<char>((1 << grid.bits) - 1))) {}
   template <int kPart>
-  PRISM_INLINE Ints Decode(Ints quad) const { return _mm256_and_si256(quad, mask); }
+  PRISM_INLINE Ints Decode(Ints quad, Ints) const { return _mm256_and_si256(quad, mask); }
   static PRISM_INLINE Ints Start(Ints zero, const uint32_t* sum) {
     return _mm256_mullo_epi32(zero, _mm256_set1_epi32(-static_cast<int32_t>(*sum)));
   }
@@ -163,13 +170,10 @@ struct Int8 {
   static PRISM_INLINE Floats Value(Ints sum) { return _mm256_cvtepi32_ps(sum); }
 
   static PRISM_INLINE Ints Prepare(Ints zero) { return zero; }
-  template <int kPart>
-  PRISM_INLINE Ints DecodeSigned(Ints quad, Ints) const { return Decode<kPart>(quad); }
-  static PRISM_INLINE Ints DotSigned(Ints sum, Ints weights, const uint32_t* x) { return Dot(sum, weights, x); }
   static PRISM_INLINE Ints FirstStart(Ints zero) { return zero; }
   static PRISM_INLINE Ints AddStart(Ints start, Ints) { return start; }
   template <class Segment>
-  static PRISM_INLINE Ints StartSigned(const Segment& segment, int strip, const uint32_t* sum) {
+  static PRISM_INLINE Ints StartChunk(const Segment& segment, int strip, const uint32_t* sum) {
     return segment.first ? Start(segment.start[strip], sum) : _mm256_setzero_si256();
   }
   Ints mask;
@@ -184,7 +188,6 @@ struct Int8Wide : Int8 {
     const Ints high = Products(_mm256_and_si256(_mm256_srli_epi16(weights, 4), nibble), x);
     return _mm256_add_epi32(sum, _mm256_add_epi32(low, _mm256_slli_epi32(high, 4)));
   }
-  static PRISM_INLINE Ints DotSigned(Ints sum, Ints weights, const uint32_t* x) { return Dot(sum, weights, x); }
 };
 
 }  // namespace prism::cpu::avx2

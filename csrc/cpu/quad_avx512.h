@@ -11,6 +11,8 @@
 PRISM_TARGET_BEGIN(PRISM_TARGET_AVX512)
 namespace prism::cpu::avx512 {
 
+PRISM_DEFINE_UNROLL
+
 constexpr int kLanes = 16;
 constexpr int kPanelStrips = 1;  // strips per panel
 constexpr int kManyStrips = 2;   // strips that many tokens share: 2 x 12 sums leave registers for weights and activations
@@ -100,69 +102,78 @@ static inline void StoreOutput(Floats v, int64_t count, const QuadOutput& out, i
   _mm512_mask_cvtepi32_storeu_epi16(y, mask, _mm512_mask_mov_epi32(rounded, nan, quiet));
 }
 
-// Sums in float32 begin with -z times the sum of x, to which the products of the codes are added.
+// Sums in float32. Weights are (q - z), exact, unless an arithmetic says otherwise.
 struct FloatSums {
   using Sum = Floats;
-  static PRISM_INLINE Floats Start(Ints zero, const uint32_t* sum) {
-    return _mm512_mul_ps(_mm512_cvtepi32_ps(zero), _mm512_set1_ps(-AsFloat(sum)));
-  }
+  static PRISM_INLINE Floats Start(Ints, const uint32_t*) { return _mm512_setzero_ps(); }
   static PRISM_INLINE Floats Plus(Floats a, Floats b) { return _mm512_add_ps(a, b); }
   static PRISM_INLINE Floats Value(Floats sum) { return sum; }
   static PRISM_INLINE Floats FirstStart(Ints) { return _mm512_setzero_ps(); }
   template <class Weights>
   static PRISM_INLINE Floats AddStart(Floats sum, Weights) { return sum; }
   template <class Segment>
-  static PRISM_INLINE Floats StartSigned(const Segment&, int, const uint32_t*) { return _mm512_setzero_ps(); }
+  static PRISM_INLINE Floats StartChunk(const Segment&, int, const uint32_t*) { return _mm512_setzero_ps(); }
 };
 
-// Weights and products in float32.
+// Products in float32.
 struct Float32 : FloatSums {
   static constexpr int kParts = 4;
   using Weights = Floats;
   static PRISM_INLINE Floats Dot(Floats sum, Floats weights, const uint32_t* x) {
     return _mm512_fmadd_ps(weights, _mm512_set1_ps(AsFloat(x)), sum);
   }
-  static PRISM_INLINE Floats DotSigned(Floats sum, Floats weights, const uint32_t* x) { return Dot(sum, weights, x); }
-  using Zero = Floats;
-  static PRISM_INLINE Floats Prepare(Ints zero) { return _mm512_cvtepi32_ps(zero); }
 };
 
-// Codes of up to 4 bits: a table of 16 values.
-struct Float32Table : Float32 {
-  explicit Float32Table(const QuadGrid& grid) {
-    alignas(64) float values[16];
-    const float* levels = CodebookLevels(grid.codebook);
-    const int mask = (1 << grid.bits) - 1;
-    for (int i = 0; i < 16; ++i) values[i] = levels != nullptr ? levels[i & mask] : static_cast<float>(i & mask);
-    table = _mm512_load_ps(values);
-  }
-  template <int kPart>
-  PRISM_INLINE Floats Decode(Ints quad) const {
-    return _mm512_permutexvar_ps(kPart == 0 ? quad : _mm512_srli_epi32(quad, 8 * kPart), table);
-  }
-  template <int kPart>
-  PRISM_INLINE Floats DecodeSigned(Ints quad, Floats zero) const { return _mm512_sub_ps(Decode<kPart>(quad), zero); }
-  Floats table;
-};
-
+// Up to 6 bits: zero points are subtracted from all four bytes at once, which then are sign-extended.
 struct Float32Convert : Float32 {
-  explicit Float32Convert(const QuadGrid& grid) : mask(_mm512_set1_epi32((1 << grid.bits) - 1)) {}
+  using Zero = Ints;
+  explicit Float32Convert(const QuadGrid& grid) : mask(_mm512_set1_epi8(static_cast<char>((1 << grid.bits) - 1))) {}
+  static PRISM_INLINE Ints Prepare(Ints zero) { return _mm512_mullo_epi32(zero, _mm512_set1_epi32(0x01010101)); }
   template <int kPart>
-  PRISM_INLINE Floats Decode(Ints quad) const {
-    return _mm512_cvtepi32_ps(_mm512_and_si512(_mm512_srli_epi32(quad, 8 * kPart), mask));
+  PRISM_INLINE Floats Decode(Ints quad, Ints zero) const {
+    const Ints steps = _mm512_sub_epi8(_mm512_and_si512(quad, mask), zero);
+    return _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(steps, 24 - 8 * kPart), 24));
   }
-  template <int kPart>
-  PRISM_INLINE Floats DecodeSigned(Ints quad, Floats zero) const { return _mm512_sub_ps(Decode<kPart>(quad), zero); }
   Ints mask;
 };
 
+struct Float32Wide : Float32 {
+  using Zero = Ints;
+  explicit Float32Wide(const QuadGrid&) {}
+  static PRISM_INLINE Ints Prepare(Ints zero) { return zero; }
+  template <int kPart>
+  PRISM_INLINE Floats Decode(Ints quad, Ints zero) const {
+    const Ints codes = _mm512_and_si512(_mm512_srli_epi32(quad, 8 * kPart), _mm512_set1_epi32(255));
+    return _mm512_cvtepi32_ps(_mm512_sub_epi32(codes, zero));
+  }
+};
+
+struct Float32Levels : Float32 {
+  using Zero = Ints;
+  explicit Float32Levels(const QuadGrid& grid) {
+    alignas(64) float values[16];
+    const float* levels = CodebookLevels(grid.codebook);
+    for (int i = 0; i < 16; ++i) values[i] = levels[i % CodebookSize(grid.codebook)];
+    table = _mm512_load_ps(values);
+  }
+  static PRISM_INLINE Ints Prepare(Ints zero) { return zero; }
+  template <int kPart>
+  PRISM_INLINE Floats Decode(Ints quad, Ints) const {
+    return _mm512_permutexvar_ps(kPart == 0 ? quad : _mm512_srli_epi32(quad, 8 * kPart), table);
+  }
+  Floats table;
+};
+
+// Unsigned codes: sums begin with -z times the sum of x.
 struct Int8 {
   static constexpr int kParts = 1;
   using Sum = Ints;
   using Weights = Ints;
+  using Zero = Ints;
   explicit Int8(const QuadGrid& grid) : mask(_mm512_set1_epi8(static_cast<char>((1 << grid.bits) - 1))) {}
+  static PRISM_INLINE Ints Prepare(Ints zero) { return zero; }
   template <int kPart>
-  PRISM_INLINE Ints Decode(Ints quad) const { return _mm512_and_si512(quad, mask); }
+  PRISM_INLINE Ints Decode(Ints quad, Ints) const { return _mm512_and_si512(quad, mask); }
   static PRISM_INLINE Ints Start(Ints zero, const uint32_t* sum) {
     return _mm512_mullo_epi32(zero, _mm512_set1_epi32(-static_cast<int32_t>(*sum)));
   }
@@ -177,14 +188,13 @@ struct Int8 {
 // Signed weights (q - z) times activations + 128, which dpbusd takes as its unsigned side; sums begin with -128 times the
 // sum of the weights.
 struct Int8Signed : Int8 {
-  using Zero = Ints;
   explicit Int8Signed(const QuadGrid& grid) : Int8(grid) {}
   static PRISM_INLINE Ints Prepare(Ints zero) { return _mm512_mullo_epi32(zero, _mm512_set1_epi32(0x01010101)); }
   template <int kPart>
-  PRISM_INLINE Ints DecodeSigned(Ints quad, Ints zero) const {
+  PRISM_INLINE Ints Decode(Ints quad, Ints zero) const {
     return _mm512_sub_epi8(_mm512_and_si512(quad, mask), zero);
   }
-  static PRISM_INLINE Ints DotSigned(Ints sum, Ints weights, const uint32_t* x) {
+  static PRISM_INLINE Ints Dot(Ints sum, Ints weights, const uint32_t* x) {
     return _mm512_dpbusd_epi32(sum, _mm512_set1_epi32(static_cast<int>(*x)), weights);
   }
   static PRISM_INLINE Ints FirstStart(Ints) { return _mm512_setzero_si512(); }
@@ -193,23 +203,18 @@ struct Int8Signed : Int8 {
     return _mm512_sub_epi32(sum, _mm512_dpbusd_epi32(_mm512_setzero_si512(), all, weights));
   }
   template <class Segment>
-  static PRISM_INLINE Ints StartSigned(const Segment& segment, int strip, const uint32_t*) {
+  static PRISM_INLINE Ints StartChunk(const Segment& segment, int strip, const uint32_t*) {
     return segment.start[strip];
   }
 };
 
 // q - z of 8-bit codes has 9 bits: the codes stay unsigned, and sums begin with -z times the sum of x.
 struct Int8Wide : Int8 {
-  using Zero = Ints;
   explicit Int8Wide(const QuadGrid& grid) : Int8(grid) {}
-  static PRISM_INLINE Ints Prepare(Ints zero) { return zero; }
-  template <int kPart>
-  PRISM_INLINE Ints DecodeSigned(Ints quad, Ints) const { return quad; }
-  static PRISM_INLINE Ints DotSigned(Ints sum, Ints weights, const uint32_t* x) { return Dot(sum, weights, x); }
   static PRISM_INLINE Ints FirstStart(Ints zero) { return zero; }
   static PRISM_INLINE Ints AddStart(Ints start, Ints) { return start; }
   template <class Segment>
-  static PRISM_INLINE Ints StartSigned(const Segment& segment, int strip, const uint32_t* sum) {
+  static PRISM_INLINE Ints StartChunk(const Segment& segment, int strip, const uint32_t* sum) {
     return segment.first ? Start(segment.start[strip], sum) : _mm512_setzero_si512();
   }
 };

@@ -14,11 +14,11 @@ struct BFloat16 : FloatSums {
   static PRISM_INLINE Floats Dot(Floats sum, Ints weights, const uint32_t* x) {
     return _mm512_dpbf16_ps(sum, (__m512bh)weights, (__m512bh)_mm512_set1_epi32(static_cast<int>(*x)));
   }
-  static PRISM_INLINE Floats DotSigned(Floats sum, Ints weights, const uint32_t* x) { return Dot(sum, weights, x); }
   using Zero = Ints;
 };
 
-// Codes of up to 5 bits: a look-up by the low 5 bits of every 16-bit word, which needs no masking.
+// Codes of up to 5 bits: a look-up by the low 5 bits of every 16-bit word, which needs no masking. Sums begin with -z times
+// the sum of x; what that costs in float32 does not show in bfloat16.
 struct BFloat16Table : BFloat16 {
   explicit BFloat16Table(const QuadGrid& grid) {
     alignas(64) uint16_t values[32];
@@ -29,8 +29,12 @@ struct BFloat16Table : BFloat16 {
     }
     table = _mm512_load_si512(values);
   }
+  static PRISM_INLINE Ints Prepare(Ints zero) { return zero; }
+  static PRISM_INLINE Floats Start(Ints zero, const uint32_t* sum) {
+    return _mm512_mul_ps(_mm512_cvtepi32_ps(zero), _mm512_set1_ps(-AsFloat(sum)));
+  }
   template <int kPart>
-  PRISM_INLINE Ints Decode(Ints quad) const {
+  PRISM_INLINE Ints Decode(Ints quad, Ints) const {
     return _mm512_permutexvar_epi16(kPart == 0 ? quad : _mm512_srli_epi16(quad, 8), table);
   }
   Ints table;
@@ -49,7 +53,7 @@ struct BFloat16SignedTable : BFloat16 {
   }
   static PRISM_INLINE Ints Prepare(Ints zero) { return _mm512_mullo_epi32(zero, _mm512_set1_epi32(0x01010101)); }
   template <int kPart>
-  PRISM_INLINE Ints DecodeSigned(Ints quad, Ints zero) const {
+  PRISM_INLINE Ints Decode(Ints quad, Ints zero) const {
     const Ints steps = _mm512_sub_epi8(_mm512_and_si512(quad, mask), zero);
     return _mm512_permutexvar_epi16(kPart == 0 ? steps : _mm512_srli_epi16(steps, 8), table);
   }
@@ -59,11 +63,9 @@ struct BFloat16SignedTable : BFloat16 {
 // Wider codes: integers up to 256 are exact in bfloat16, the upper half of their float32.
 struct BFloat16Convert : BFloat16 {
   explicit BFloat16Convert(const QuadGrid& grid) : mask(_mm512_set1_epi32((1 << grid.bits) - 1)) {}
-  template <int kPart>
-  PRISM_INLINE Ints Decode(Ints quad) const { return DecodeSigned<kPart>(quad, _mm512_setzero_si512()); }
   static PRISM_INLINE Ints Prepare(Ints zero) { return zero; }
   template <int kPart>
-  PRISM_INLINE Ints DecodeSigned(Ints quad, Ints zero) const {
+  PRISM_INLINE Ints Decode(Ints quad, Ints zero) const {
     const Ints first = _mm512_sub_epi32(_mm512_and_si512(_mm512_srli_epi32(quad, 8 * kPart), mask), zero);
     const Ints second = _mm512_sub_epi32(_mm512_and_si512(_mm512_srli_epi32(quad, 16 + 8 * kPart), mask), zero);
     return _mm512_or_si512(_mm512_srli_epi32(_mm512_castps_si512(_mm512_cvtepi32_ps(first)), 16),

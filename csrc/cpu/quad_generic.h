@@ -7,6 +7,8 @@
 
 namespace prism::cpu::generic {
 
+PRISM_DEFINE_UNROLL
+
 constexpr int kLanes = 16;
 constexpr int kPanelStrips = 1;
 constexpr int kManyStrips = 1;
@@ -74,50 +76,43 @@ inline void StoreOutput(Floats v, int64_t count, const QuadOutput& out, int64_t 
   for (int64_t i = 0; i < count; ++i) StoreFloat(v[i], out.y, out.dtype, at + i);
 }
 
-// Sums begin with -z times the sum of x, to which the products of the codes are added.
-struct FloatSums {
+// Weights (q - z), exact, and products in float32.
+struct Float32 {
+  static constexpr int kParts = 4;
   using Sum = Floats;
-  static Floats Start(Ints zero, const uint32_t* sum) { return ToFloats(zero) * -AsFloat(sum); }
+  using Weights = Floats;
+  using Zero = Floats;
+  static Floats Prepare(Ints zero) { return ToFloats(zero); }
+  static Floats Dot(Floats sum, Floats weights, const uint32_t* x) { return weights * AsFloat(x) + sum; }
+  static Floats Start(Ints, const uint32_t*) { return Floats{}; }
   static Floats Plus(Floats a, Floats b) { return a + b; }
   static Floats Value(Floats sum) { return sum; }
   static Floats FirstStart(Ints) { return Floats{}; }
   static Floats AddStart(Floats sum, Floats) { return sum; }
   template <class Segment>
-  static Floats StartSigned(const Segment&, int, const uint32_t*) { return Floats{}; }
-};
-
-struct Float32 : FloatSums {
-  static constexpr int kParts = 4;
-  using Weights = Floats;
-  using Zero = Floats;
-  static Floats Dot(Floats sum, Floats weights, const uint32_t* x) { return weights * AsFloat(x) + sum; }
-  static Floats DotSigned(Floats sum, Floats weights, const uint32_t* x) { return Dot(sum, weights, x); }
-  static Floats Prepare(Ints zero) { return ToFloats(zero); }
+  static Floats StartChunk(const Segment&, int, const uint32_t*) { return Floats{}; }
 };
 
 struct Float32Convert : Float32 {
   explicit Float32Convert(const QuadGrid& grid) : mask((1 << grid.bits) - 1) {}
   template <int kPart>
-  Floats Decode(Ints quad) const { return ToFloats((quad >> 8 * kPart) & mask); }
-  template <int kPart>
-  Floats DecodeSigned(Ints quad, Floats zero) const { return Decode<kPart>(quad) - zero; }
+  Floats Decode(Ints quad, Floats zero) const { return ToFloats((quad >> 8 * kPart) & mask) - zero; }
   int32_t mask;
 };
 
 struct Float32Levels : Float32 {
   explicit Float32Levels(const QuadGrid& grid) : levels(CodebookLevels(grid.codebook)), mask((1 << grid.bits) - 1) {}
   template <int kPart>
-  Floats Decode(Ints quad) const {
+  Floats Decode(Ints quad, Floats) const {
     Floats v;
     for (int i = 0; i < kLanes; ++i) v[i] = levels[(quad[i] >> 8 * kPart) & mask];
     return v;
   }
-  template <int kPart>
-  Floats DecodeSigned(Ints quad, Floats) const { return Decode<kPart>(quad); }
   const float* levels;
   int32_t mask;
 };
 
+// Sums begin with -z times the sum of x.
 struct Int8 {
   static constexpr int kParts = 1;
   using Sum = Ints;
@@ -125,7 +120,7 @@ struct Int8 {
   using Zero = Ints;
   explicit Int8(const QuadGrid& grid) : mask(((1 << grid.bits) - 1) * 0x01010101) {}
   template <int kPart>
-  Ints Decode(Ints quad) const { return quad & mask; }
+  Ints Decode(Ints quad, Ints) const { return quad & mask; }
   static Ints Start(Ints zero, const uint32_t* sum) { return zero * -static_cast<int32_t>(*sum); }
   static Ints Dot(Ints sum, Ints weights, const uint32_t* x) {
     for (int b = 0; b < 4; ++b) sum += ((weights >> 8 * b) & 255) * static_cast<int32_t>(static_cast<int8_t>(*x >> 8 * b));
@@ -135,13 +130,10 @@ struct Int8 {
   static Floats Value(Ints sum) { return ToFloats(sum); }
 
   static Ints Prepare(Ints zero) { return zero; }
-  template <int kPart>
-  Ints DecodeSigned(Ints quad, Ints) const { return Decode<kPart>(quad); }
-  static Ints DotSigned(Ints sum, Ints weights, const uint32_t* x) { return Dot(sum, weights, x); }
   static Ints FirstStart(Ints zero) { return zero; }
   static Ints AddStart(Ints start, Ints) { return start; }
   template <class Segment>
-  static Ints StartSigned(const Segment& segment, int strip, const uint32_t* sum) {
+  static Ints StartChunk(const Segment& segment, int strip, const uint32_t* sum) {
     return segment.first ? Start(segment.start[strip], sum) : Ints{};
   }
   int32_t mask;

@@ -1,0 +1,28 @@
+// Sixteen rows at a time, two columns per dot product.
+#include "bitmap_dual_shift_linear.h"
+
+#if PRISM_X86
+#include "bitmap_quads_avx512.h"
+#include "quad_avx512_bf16.h"
+
+PRISM_TARGET_BEGIN(PRISM_TARGET_AVX512_BF16)
+namespace prism::cpu::avx512_bf16 {
+namespace {
+
+PRISM_DEFINE_UNROLL
+#include "quad_linear_arrange.inc"
+#include "quad_linear_tile.inc"
+#include "bitmap_dual_shift_linear_run.inc"
+
+using Table = BFloat16Table;
+using SignedTable = BFloat16SignedTable;
+using Convert = BFloat16Convert;
+
+}  // namespace
+
+const BitmapDualShiftLinearKernel kBitmapDualShiftLinear = {
+    Arrange<Arithmetic::kBFloat16>, RunWidths<Table, SignedTable, Convert, Convert, Convert, Convert>, 2, kTokenWidths};
+
+}  // namespace prism::cpu::avx512_bf16
+PRISM_TARGET_END
+#endif
