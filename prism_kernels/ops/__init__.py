@@ -7,6 +7,7 @@ from .bitmap_linear import bitmap_linear
 from .bitmap_pack import bitmap_pack
 from .bitmap_panel_offsets import bitmap_panel_offsets
 from .bitmap_unpack import bitmap_unpack
+from .block_scores import block_scores
 from .csr_linear import csr_linear
 from .csr_unpack import csr_unpack
 from .dual_shift_dequantize import dual_shift_dequantize
@@ -31,6 +32,7 @@ __all__ = [
     "bitmap_pack",
     "bitmap_panel_offsets",
     "bitmap_unpack",
+    "block_scores",
     "column_scale",
     "csr_linear",
     "csr_unpack",
