@@ -15,6 +15,7 @@ from .dual_shift_linear import dual_shift_linear
 from .dual_shift_pack import dual_shift_pack
 from .dual_shift_quantize import dual_shift_quantize
 from .dual_shift_unpack import dual_shift_unpack
+from .low_rank_linear import low_rank_linear
 from .nm_mask import nm_mask
 from .obs_sweep import obs_sweep
 from .pack_codes import pack_codes
@@ -41,6 +42,7 @@ __all__ = [
     "dual_shift_pack",
     "dual_shift_quantize",
     "dual_shift_unpack",
+    "low_rank_linear",
     "nm_mask",
     "obs_sweep",
     "pack_codes",

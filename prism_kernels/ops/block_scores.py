@@ -15,7 +15,7 @@ define(
 
 
 def block_scores(scores: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-    """The sum of the scores in each 16x16 tile, summed in float32; by these three-tier pruning demotes the lowest tiles.
+    """The sum of the scores in each 16x16 tile, in float32; three-tier pruning demotes the tiles with the lowest.
 
     A dense tile is scored by all its weights, a tile that is to be 2:4 or already is by those that it keeps: pass their
     mask. Tiles at the border sum what lies inside. Scores are for example |weight| * norm of the input column (Wanda).
