@@ -14,10 +14,8 @@ from .dual_shift_quantize import dual_shift_quantize
 from .dual_shift_unpack import dual_shift_unpack
 from .nm_mask import nm_mask
 from .obs_sweep import obs_sweep
-from .pack_codes import pack_codes
 from .sinkhorn import column_scale, sinkhorn
 from .topk_mask import topk_mask
-from .unpack_codes import unpack_codes
 
 __all__ = [
     "bitmap_dual_shift_dequantize",
@@ -35,8 +33,6 @@ __all__ = [
     "dual_shift_unpack",
     "nm_mask",
     "obs_sweep",
-    "pack_codes",
     "sinkhorn",
     "topk_mask",
-    "unpack_codes",
 ]
