@@ -1,6 +1,7 @@
 // What the bindings of the quantized ops share: the memory-safety checks of a grid, and codebook names.
 #pragma once
 #include "../../common/codebooks.h"
+#include "../../common/panels.h"
 #include "../common.h"
 
 #include <vector>
@@ -34,6 +35,15 @@ inline void CheckGrid(const Tensor& scale, const Tensor& zero, int64_t n, int64_
   CheckNumel(scale, n * groups, op, "scale");
   CheckTensor(zero, ScalarType::Byte, op, "zero");
   CheckNumel(zero, codebook == Codebook::kUniform ? n * PackedBytes(groups, bits) : 0, op, "zero");
+}
+
+// scale bf16 [panels, groups, 16], zero u8 [panels, groups, ZeroBytes(bits)] (none where the codebook has none).
+inline void CheckPanelGrid(const Tensor& scale, const Tensor& zero, int64_t panels, int64_t groups, int bits,
+                           Codebook codebook, const char* op) {
+  CheckTensor(scale, ScalarType::BFloat16, op, "scale");
+  CheckNumel(scale, panels * groups * kPanelRows, op, "scale");
+  CheckTensor(zero, ScalarType::Byte, op, "zero");
+  CheckNumel(zero, codebook == Codebook::kUniform ? panels * groups * ZeroBytes(bits) : 0, op, "zero");
 }
 
 }  // namespace prism
