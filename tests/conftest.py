@@ -1,7 +1,6 @@
 """Fixtures for all tests: forced instruction sets, poisoned outputs, and an offline Hugging Face."""
 
 import os
-import sys
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -48,11 +47,3 @@ def poison():
 @pytest.fixture
 def generator():
     return torch.Generator().manual_seed(20260101)
-
-
-@pytest.fixture(autouse=True)
-def forget_compiled():
-    """Tests share functions such as `PackedLinear.forward`, of which torch.compile keeps few versions per process."""
-    yield
-    if "torch._dynamo" in sys.modules:
-        torch.compiler.reset()

@@ -1,6 +1,6 @@
 """`nn.Linear` over a column-scaled, group-quantized weight."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 
@@ -36,11 +36,8 @@ class DualShiftLinear(PackedLinear):
         self._grid = (weight.bits, weight.group_size, weight.codebook)
 
     def fused(self, x: torch.Tensor) -> torch.Tensor:
-        buffers: dict[str, Any] = self._buffers  # an attribute of a module costs half a microsecond
-        weight = (buffers["codes"], buffers["scale"], buffers["zero"], buffers["column_scale"])
-        return run_dual_shift_linear(
-            x, weight, self._parameters["bias"], self.out_features, *self._grid, self._activation_bits
-        )
+        weight, bias = self._arguments()
+        return run_dual_shift_linear(x, weight, bias, self.out_features, *self._grid, self._activation_bits)
 
     def decode(self, dtype: torch.dtype, begin: int = 0, end: int | None = None) -> torch.Tensor:
         end = self.out_features if end is None else end
