@@ -18,12 +18,10 @@ from .dual_shift_unpack import dual_shift_unpack
 from .low_rank_linear import low_rank_linear
 from .nm_mask import nm_mask
 from .obs_sweep import obs_sweep
-from .pack_codes import pack_codes
 from .sinkhorn import column_scale, sinkhorn
 from .tiered_linear import tiered_linear
 from .tiered_unpack import tiered_unpack
 from .topk_mask import topk_mask
-from .unpack_codes import unpack_codes
 
 __all__ = [
     "bitmap_dual_shift_dequantize",
@@ -45,10 +43,8 @@ __all__ = [
     "low_rank_linear",
     "nm_mask",
     "obs_sweep",
-    "pack_codes",
     "sinkhorn",
     "tiered_linear",
     "tiered_unpack",
     "topk_mask",
-    "unpack_codes",
 ]
