@@ -30,18 +30,26 @@ def packed(
     bound: float = 0.02,
     small_rows: int = verify.SMALL_ROWS,
     note: str = "",
+    by_rows: Callable[[int], dict[str, Any]] = lambda rows: {},
     **options: Any,
 ) -> Linear:
-    """`module_class.from_linear(weight, mask, **options)` with its rotated copies and its check on the first rows."""
-    module = module_class.from_linear(verify.linear_of(weight), mask, **options)
-    some = None if mask is None else mask[:small_rows].contiguous()
-    small = module_class.from_linear(verify.linear_of(weight[:small_rows].clone()), some, **options)
-    count = copies_for(module.nbytes)
+    """`module_class.from_linear(weight, mask, **options)` with its rotated copies and its check on the first rows.
+
+    `by_rows(n)` gives the options that depend on the number of rows.
+    """
+
+    def made(rows: int) -> PackedLinear:
+        kept = None if mask is None else mask[:rows].contiguous()
+        return module_class.from_linear(verify.linear_of(weight[:rows].clone()), kept, **options, **by_rows(rows))
+
+    module, small = made(len(weight)), made(min(small_rows, len(weight)))
+    nbytes = module.resident_nbytes
+    count = copies_for(nbytes)
     return Linear(
         name=name,
         copies=[module, *(copy.deepcopy(module) for _ in range(count - 1))],
         run=lambda m, x: m(x),
-        nbytes=module.nbytes,
+        nbytes=nbytes,
         note=note or f"{module.bits_per_weight:.2f} bits/weight",
         bound=bound,
         check=partial(verify.check_small, small),

@@ -3,16 +3,20 @@
 from ._base import FormatError, PackedWeight
 from .bitmap import BitmapWeight
 from .bitmap_dual_shift import BitmapDualShiftWeight
+from .csr import CsrWeight
 from .dual_shift import DualShiftWeight
 from .sparse24 import Sparse24Weight
 from .sparse24_dual_shift import Sparse24DualShiftWeight
+from .tiered import TieredWeight
 
 __all__ = [
     "BitmapDualShiftWeight",
     "BitmapWeight",
+    "CsrWeight",
     "DualShiftWeight",
     "FormatError",
     "PackedWeight",
     "Sparse24DualShiftWeight",
     "Sparse24Weight",
+    "TieredWeight",
 ]

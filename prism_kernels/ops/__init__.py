@@ -7,6 +7,8 @@ from .bitmap_linear import bitmap_linear
 from .bitmap_pack import bitmap_pack
 from .bitmap_panel_offsets import bitmap_panel_offsets
 from .bitmap_unpack import bitmap_unpack
+from .csr_linear import csr_linear
+from .csr_unpack import csr_unpack
 from .dual_shift_dequantize import dual_shift_dequantize
 from .dual_shift_linear import dual_shift_linear
 from .dual_shift_pack import dual_shift_pack
@@ -16,6 +18,8 @@ from .nm_mask import nm_mask
 from .obs_sweep import obs_sweep
 from .pack_codes import pack_codes
 from .sinkhorn import column_scale, sinkhorn
+from .tiered_linear import tiered_linear
+from .tiered_unpack import tiered_unpack
 from .topk_mask import topk_mask
 from .unpack_codes import unpack_codes
 
@@ -28,6 +32,8 @@ __all__ = [
     "bitmap_panel_offsets",
     "bitmap_unpack",
     "column_scale",
+    "csr_linear",
+    "csr_unpack",
     "dual_shift_dequantize",
     "dual_shift_linear",
     "dual_shift_pack",
@@ -37,6 +43,8 @@ __all__ = [
     "obs_sweep",
     "pack_codes",
     "sinkhorn",
+    "tiered_linear",
+    "tiered_unpack",
     "topk_mask",
     "unpack_codes",
 ]

@@ -5,18 +5,22 @@ from dataclasses import dataclass
 from prism_kernels.formats import (
     BitmapDualShiftWeight,
     BitmapWeight,
+    CsrWeight,
     DualShiftWeight,
     PackedWeight,
     Sparse24DualShiftWeight,
     Sparse24Weight,
+    TieredWeight,
 )
 from prism_kernels.nn import (
     BitmapDualShiftLinear,
     BitmapLinear,
+    CsrLinear,
     DualShiftLinear,
     PackedLinear,
     Sparse24DualShiftLinear,
     Sparse24Linear,
+    TieredLinear,
 )
 
 
@@ -33,8 +37,10 @@ FORMATS: dict[str, Format] = {
     for weight, module in (
         (BitmapWeight, BitmapLinear),
         (BitmapDualShiftWeight, BitmapDualShiftLinear),
+        (CsrWeight, CsrLinear),
         (DualShiftWeight, DualShiftLinear),
         (Sparse24DualShiftWeight, Sparse24DualShiftLinear),
         (Sparse24Weight, Sparse24Linear),
+        (TieredWeight, TieredLinear),
     )
 }
