@@ -16,12 +16,10 @@ from .dual_shift_quantize import dual_shift_quantize
 from .dual_shift_unpack import dual_shift_unpack
 from .nm_mask import nm_mask
 from .obs_sweep import obs_sweep
-from .pack_codes import pack_codes
 from .sinkhorn import column_scale, sinkhorn
 from .tiered_linear import tiered_linear
 from .tiered_unpack import tiered_unpack
 from .topk_mask import topk_mask
-from .unpack_codes import unpack_codes
 
 __all__ = [
     "bitmap_dual_shift_dequantize",
@@ -41,10 +39,8 @@ __all__ = [
     "dual_shift_unpack",
     "nm_mask",
     "obs_sweep",
-    "pack_codes",
     "sinkhorn",
     "tiered_linear",
     "tiered_unpack",
     "topk_mask",
-    "unpack_codes",
 ]
