@@ -89,8 +89,10 @@ def update(report: Callable[[str], None]) -> None:
     for isa in host.supported_isas():
         dispatch.force_isa(isa)
         for op, module in built.items():
-            found = crossover(op, module) if dispatch.has_compiled(op, "cpu") else 1
-            table["crossovers"][isa][op] = found
+            if not dispatch.has_compiled(op, "cpu"):
+                report(f"{isa:>12} {op:<28} not compiled: left as it was")
+                continue
+            found = table["crossovers"][isa][op] = crossover(op, module)
             report(f"{isa:>12} {op:<28} dense from m = {found}")
     dispatch.force_isa("auto")
     missing = [op for op in OP_NAMES if op.endswith("_linear") and op not in built]
