@@ -14,6 +14,7 @@ from prism_kernels._extension import host
 from prism_kernels.nn import PackedLinear
 from prism_kernels.ops._define import OP_NAMES
 
+from .bench_tiered_linear import tier_mask
 from .harness import Case, Contender, measure
 from .machine import cpu_name, load_average
 from .problems import GROUP_SIZE, random_mask, random_weight
@@ -42,16 +43,17 @@ def modules() -> dict[str, PackedLinear]:
     """One packed weight [N, K] per linear op: 50 % where sparse, 4 bit where quantized, rank K / 8."""
     generator = torch.Generator().manual_seed(0)
     weight = random_weight(N, K, generator)
-    mask = random_mask(N, K, generator)
+masks = {"dual_shift_linear": None, "tiered_linear": tier_mask(N, K, generator)}
+    half = random_mask(N, K, generator)
     built = {}
     for op, kind in module_classes().items():
         if op == "low_rank_linear":  # from its factors: the singular values of a random matrix take minutes
             a, b = random_weight(K // 8, K, generator), random_weight(N, K // 8, generator)
             built[op] = kind(kind.FORMAT(a, b))  # type: ignore[call-arg]
             continue
-        kept = None if op == "dual_shift_linear" else mask
-        pruned = weight if kept is None else weight * kept
-        built[op] = kind.from_linear(linear_of(pruned), kept, **(_INT4 if "dual_shift" in op else {}))
+        mask = masks.get(op, half)
+        pruned = weight if mask is None else weight * mask
+        built[op] = kind.from_linear(linear_of(pruned), mask, **(_INT4 if "dual_shift" in op else {}))
     return built
 
 

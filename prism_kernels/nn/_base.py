@@ -82,7 +82,7 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x [..., k] -> [..., n] in the dtype of x, by whichever path is faster for this many tokens."""
-        if self.activation_bits is not None or not dispatch.prefers_dense(self._op_name, x):
+        if self._activation_bits is not None or not dispatch.prefers_dense(self._op_name, x):
             return self.fused(x)
         panels = TILE_BYTES // max(PANEL_ROWS * self.in_features * x.element_size(), 1)
         rows = PANEL_ROWS * max(1, panels)
