@@ -43,7 +43,7 @@ def modules() -> dict[str, PackedLinear]:
     """One packed weight [N, K] per linear op: 50 % where sparse, 4 bit where quantized, rank K / 8."""
     generator = torch.Generator().manual_seed(0)
     weight = random_weight(N, K, generator)
-masks = {"dual_shift_linear": None, "tiered_linear": tier_mask(N, K, generator)}
+    masks = {"dual_shift_linear": None, "tiered_linear": tier_mask(N, K, generator)}
     half = random_mask(N, K, generator)
     built = {}
     for op, kind in module_classes().items():
