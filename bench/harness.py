@@ -158,7 +158,7 @@ def _served_by(contender: Contender) -> str:
         contender.calls[0]()
         if dispatch.last_kernel() != before:
             return dispatch.last_kernel()
-    return "torch reference"
+    return "torch"
 
 
 def run(
