@@ -17,6 +17,7 @@ from prism_kernels.ops import nm_mask
 from prism_kernels.ops._define import OP_NAMES
 from prism_kernels.reference.panels import PANEL_ROWS
 
+from .bench_tiered_linear import tier_mask
 from .harness import Case, Contender, measure
 from .machine import cpu_name, load_average
 from .problems import GROUP_SIZE, random_mask, random_weight
@@ -29,6 +30,7 @@ NEVER = "never"
 MARGIN = 1.05
 TABLE = Path(prism_kernels.__file__).parent / "crossovers.json"
 _INT4 = {"bits": 4, "group_size": GROUP_SIZE}
+_LOW_RANK = {"rank": N // 8}
 
 
 def module_classes() -> dict[str, type[PackedLinear]]:
@@ -45,11 +47,14 @@ def modules() -> dict[str, PackedLinear]:
     generator = torch.Generator().manual_seed(0)
     weight = random_weight(N, K, generator)
     half, pairs = random_mask(N, K, generator), nm_mask(weight.float().abs(), 2, 4)
+    masks = {"dual_shift_linear": None, "low_rank_linear": None, "tiered_linear": tier_mask(N, K, generator)}
+    masks |= {"sparse24_linear": pairs, "sparse24_dual_shift_linear": pairs}
     built = {}
     for op, kind in module_classes().items():
-        mask = None if op == "dual_shift_linear" else pairs if op.startswith("sparse24") else half
+        mask = masks.get(op, half)
         pruned = weight if mask is None else weight * mask
-        built[op] = kind.from_linear(linear_of(pruned), mask, **(_INT4 if "dual_shift" in op else {}))
+        options = _LOW_RANK if op == "low_rank_linear" else _INT4 if "dual_shift" in op else {}
+        built[op] = kind.from_linear(linear_of(pruned), mask, **options)
     return built
 
 
