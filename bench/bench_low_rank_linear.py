@@ -1,6 +1,6 @@
-"""Factors of an eighth of the smaller size against two dense calls over the same factors, and the dense product."""
+"""Two factors of rank min(n, k) / 8 against the dense product that they stand for, and against two dense GEMMs."""
 
-from collections.abc import Iterator
+import copy
 from functools import partial
 
 import torch
@@ -10,40 +10,40 @@ from prism_kernels.formats import LowRankWeight
 from prism_kernels.nn import LowRankLinear
 
 from . import verify
-from .harness import Case, Contender, copies_for
+from .harness import copies_for
+from .linears import linear_cases
+from .peers import Linear
 from .problems import Request
-from .targets import BF16, LOW_RANK
+from .targets import LOW_RANK
 
 OP = "low_rank_linear"
-TWO_CALLS = "two F.linear bf16"
-_BOUND = 0.02
 
 
-def cases(request: Request) -> Iterator[Case]:
-    for name, (n, k) in request.shapes.items():
-        generator = torch.Generator().manual_seed(0)
-        rank = min(n, k) // 8
-        a = torch.randn(rank, k, generator=generator).mul_(0.02).bfloat16()
-        b = torch.randn(n, rank, generator=generator).mul_(0.02).bfloat16()
-        dense = (b.float() @ a.float()).bfloat16()
-        for m in request.tokens:
-            x = torch.randn(m, k, generator=generator).bfloat16()
-            yield Case(OP, {"shape": name, "n": n, "k": k, "m": m, "rank": rank}, _contenders(x, a, b, dense))
+def factors(n: int, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """bfloat16 a [rank, k] and b [n, rank]; b @ a has the spread of a trained weight."""
+    rank = min(n, k) // 8
+    generator = torch.Generator().manual_seed(n + k)
+    a, b = torch.randn(rank, k, generator=generator), torch.randn(n, rank, generator=generator)
+    return (a * 0.02).bfloat16(), (b / rank**0.5).bfloat16()
 
 
-def _contenders(x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, dense: torch.Tensor) -> list[Contender]:
-    nbytes = a.nbytes + b.nbytes
-    weights = [dense.clone() for _ in range(copies_for(dense.nbytes))]
-    factors = [(a.clone(), b.clone()) for _ in range(copies_for(nbytes))]
-    modules = [LowRankLinear(LowRankWeight(*pair)) for pair in factors]
-    two_calls = [lambda p=pair: F.linear(F.linear(x, p[0]), p[1]) for pair in factors]
-    own = [partial(module, x) for module in modules]
+def product(n: int, k: int, generator: torch.Generator) -> torch.Tensor:
+    a, b = factors(n, k)
+    return b @ a
 
-    def check() -> None:
-        verify.assert_close_to_dense(own[0](), x, dense, _BOUND)
 
-    return [
-        Contender(BF16, [lambda w=w: F.linear(x, w) for w in weights], dense.nbytes),
-        Contender(TWO_CALLS, two_calls, nbytes),
-        Contender(LOW_RANK, own, nbytes, f"rank {a.shape[0]}", check),
-    ]
+def cases(request: Request):
+    def make(weight, mask):
+        a, b = factors(*weight.shape)
+        module = LowRankLinear(LowRankWeight(a, b))
+        small = LowRankLinear(LowRankWeight(a, b[: verify.SMALL_ROWS].contiguous()))
+        count = copies_for(module.nbytes)
+        pairs = [(a.clone(), b.clone()) for _ in range(count)]
+        modules = [module, *(copy.deepcopy(module) for _ in range(count - 1))]
+        note = f"{module.bits_per_weight:.2f} bits/weight"
+        return [
+            Linear(LOW_RANK, modules, lambda m, x: m(x), module.nbytes, note, check=partial(verify.check_small, small)),
+            Linear("torch two GEMMs", pairs, lambda p, x: F.linear(F.linear(x, p[0]), p[1]), module.nbytes, "bf16"),
+        ]
+
+    return linear_cases(OP, make, request, mask_of=None, weight_of=product)

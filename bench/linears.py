@@ -57,7 +57,12 @@ def packed(
 
 
 def linear_cases(
-    op: str, make: Maker, request: Request, *, mask_of: Callable[..., torch.Tensor] | None = random_mask
+    op: str,
+    make: Maker,
+    request: Request,
+    *,
+    mask_of: Callable[..., torch.Tensor] | None = random_mask,
+    weight_of: Callable[..., torch.Tensor] = random_weight,
 ) -> Iterator[Case]:
     """One case per shape and number of tokens: dense bf16 first, then what `make(weight, mask)` gives.
 
@@ -65,7 +70,7 @@ def linear_cases(
     """
     for shape_name, (n, k) in request.shapes.items():
         generator = torch.Generator().manual_seed(_SEED)
-        weight = random_weight(n, k, generator)
+        weight = weight_of(n, k, generator)
         mask = torch.ones(n, k, dtype=torch.bool) if mask_of is None else mask_of(n, k, generator)
         weight *= mask
         linears = [peers.dense_bf16(weight), *(made for made in make(weight, mask) if made is not None)]

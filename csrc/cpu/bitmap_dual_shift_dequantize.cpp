@@ -69,24 +69,24 @@ void DecodeBitmapPanels(const BitmapDualShiftDequantizeArgs& a, int64_t begin, i
 namespace generic {
 namespace {
 
-// Without branches: which weights are kept is as good as random.
 template <int kBits>
 void ExpandQuads(const uint8_t* masks, int64_t quads, const uint8_t* fill, QuadStream& stream, int64_t& position,
                  uint8_t* out) {
-  for (int64_t q = 0; q < quads; ++q, masks += kQuadMaskBytes, out += kQuadBytes) {
+  for (int64_t q = 0; q < quads; ++q, out += kQuadBytes) {
+    const uint64_t all = LoadMask<uint64_t>(masks + q * kQuadMaskBytes);
     const uint8_t* codes = stream.At(position);
-    int64_t bit = 0;
-    for (int64_t i = 0; i < kQuadMaskBytes; ++i) {
-      uint64_t window = LoadMask<uint64_t>(codes + bit / 8) >> bit % 8;
-      for (int64_t j = 0; j < 8; ++j) {
-        const unsigned kept = masks[i] >> j & 1u;
-        const unsigned code = static_cast<unsigned>(window) & ((1u << kBits) - 1), nothing = fill[8 * i + j];
-        out[8 * i + j] = static_cast<uint8_t>(nothing ^ ((nothing ^ code) & (0u - kept)));
-        window >>= kBits * kept;
+    uint64_t window = 0;
+    int held = 0;  // bits of the window
+    std::memcpy(out, fill, kQuadBytes);
+    for (uint64_t mask = all; mask != 0; mask &= mask - 1, window >>= kBits, held -= kBits) {
+      if (held < kBits) {
+        window |= static_cast<uint64_t>(LoadMask<uint32_t>(codes)) << held;
+        codes += 4;
+        held += 32;
       }
-      bit += std::popcount(masks[i]) * kBits;
+      out[std::countr_zero(mask)] = static_cast<uint8_t>(window & ((1u << kBits) - 1));
     }
-    position += CeilDiv(bit, 8);
+    position += PackedBytes(std::popcount(all), kBits);
   }
 }
 
