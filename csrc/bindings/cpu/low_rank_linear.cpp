@@ -2,7 +2,6 @@
 
 #include <vector>
 
-#include "../../cpu/convert.h"
 #include "../common.h"
 
 namespace prism {
@@ -22,7 +21,7 @@ Tensor LowRankLinearCpu(const Tensor& x, const Tensor& a, const Tensor& b, std::
   Tensor y = torch::stable::new_empty(x, {m, n});
   std::vector<float> floats(static_cast<size_t>(m * k)), hidden(static_cast<size_t>(m * rank));
   std::vector<float> sums(static_cast<size_t>(m * n));
-  cpu::ScaleRowsToFloat(x.const_data_ptr(), dtype, m, k, nullptr, floats.data());
+  for (int64_t i = 0; i < m * k; ++i) floats[i] = LoadFloat(x.const_data_ptr(), dtype, i);
   const cpu::LowRankLinearFn kernel = cpu::PickLowRankLinear();
   const auto multiply = [&](const cpu::DenseRows& w, const float* from, int64_t rows, float* to) {
     const int64_t grain = std::max<int64_t>(4, 65536 / std::max<int64_t>(w.k, 1));
@@ -30,7 +29,10 @@ Tensor LowRankLinearCpu(const Tensor& x, const Tensor& a, const Tensor& b, std::
   };
   multiply(first, floats.data(), rank, hidden.data());
   multiply(second, hidden.data(), n, sums.data());
-  cpu::StoreRows(sums.data(), bias.has_value() ? bias->const_data_ptr() : nullptr, m, n, dtype, y.mutable_data_ptr());
+  for (int64_t i = 0; i < m * n; ++i) {
+    const float shift = bias.has_value() ? LoadFloat(bias->const_data_ptr(), dtype, i % n) : 0.0f;
+    StoreFloat(sums[i] + shift, y.mutable_data_ptr(), dtype, i);
+  }
   return y;
 }
 
