@@ -1,22 +1,54 @@
-"""CSR at 50 % and 70 % sparsity against dense bf16 and the CSR of torch (MKL) and scipy."""
+"""CSR at 50 %, 70 % and 95 % sparsity against dense bf16 and the CSR of torch (MKL) and scipy.
+
+`CsrLinear` holds dense-enough weights in tiles of 16 x 16, which are smaller; "as stored" is the op on the CSR tensors.
+"""
 
 from functools import partial
 
+import torch
+
+from prism_kernels import ops
+from prism_kernels.formats import CsrWeight
 from prism_kernels.nn import CsrLinear
+from prism_kernels.testing import assert_matches
 
 from . import peers
+from .harness import copies_for
 from .linears import linear_cases, packed
+from .peers import Linear
 from .problems import Request, random_mask
 from .targets import CSR, CSR_70
+from .verify import SMALL_ROWS
 
 OP = "csr_linear"
+SPARSITIES = {CSR: 0.5, CSR_70: 0.7, "csr 95 %": 0.95}
+
+
+def as_stored(name: str, weight: torch.Tensor, mask: torch.Tensor) -> Linear:
+    stored = CsrWeight.pack(weight, mask)
+    small = CsrWeight.pack(weight[:SMALL_ROWS], mask[:SMALL_ROWS])
+
+    def check(x: torch.Tensor) -> None:
+        exact = x.double() @ small.to_dense(torch.float32).double().T
+        assert_matches(ops.csr_linear(x, *small.tensors().values()), exact, x.shape[1])
+
+    copies = [tuple(t.clone() for t in stored.tensors().values()) for _ in range(copies_for(stored.nbytes))]
+    return Linear(
+        f"{name}, as stored", copies, lambda c, x: ops.csr_linear(x, *c), stored.nbytes,
+        f"{stored.bits_per_weight:.2f} bits/weight", check=check,
+    )  # fmt: skip
 
 
 def cases(request: Request):
-    for name, sparsity in ((CSR, 0.5), (CSR_70, 0.7)):
+    for name, sparsity in SPARSITIES.items():
 
         def make(weight, mask, name=name):
-            return [packed(name, CsrLinear, weight, mask), peers.torch_csr(weight), peers.scipy_csr(weight)]
+            return [
+                packed(name, CsrLinear, weight, mask),
+                as_stored(name, weight, mask),
+                peers.torch_csr(weight),
+                peers.scipy_csr(weight),
+            ]
 
         for case in linear_cases(OP, make, request, mask_of=partial(random_mask, sparsity=sparsity)):
             case.problem["sparsity"] = sparsity

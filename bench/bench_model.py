@@ -30,6 +30,8 @@ SHAPE = {
     "vocab_size": 32000, "max_position_embeddings": 2048, "tie_word_embeddings": False,
 }  # fmt: skip
 PROMPT_TOKENS = 16
+#: Of the short call of `generate`, whose time is taken off the long one: the prefill is not decoding.
+FEW_TOKENS = 2
 _ROWS = 256  # of random numbers in a weight; more rows repeat them
 
 
@@ -122,7 +124,7 @@ def resident_bytes() -> int:
 
 @torch.inference_mode()
 def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Tokens per second of `generate`, time inside and outside the linears, and resident memory of this process."""
+    """Decoding by `generate`: seconds per token, those of them inside the linears, and resident memory."""
     import transformers  # noqa: F401  (its code is not the model's memory)
 
     before = resident_bytes()
@@ -140,15 +142,21 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
         assert out.shape[1] == PROMPT_TOKENS + count
         return taken
 
-    run(2)
-    seconds = [run(options.new_tokens) for _ in range(options.runs)]
-    resident = resident_bytes()
-    inside = 0.0 if options.compiled else _seconds_in_linears(model, lambda: run(options.new_tokens))
+    run(FEW_TOKENS)
+    seconds, whole = [], []
+    for _ in range(options.runs):
+        whole.append(run(options.new_tokens))
+        seconds.append((whole[-1] - run(FEW_TOKENS)) / (options.new_tokens - FEW_TOKENS))
+    resident = resident_bytes() - before
+    inside = 0.0
+    if not options.compiled:
+        long, short = (_seconds_in_linears(model, lambda n=n: run(n)) for n in (options.new_tokens, FEW_TOKENS))
+        inside = (long - short) / (options.new_tokens - FEW_TOKENS)
     if options.profile:
         _profile(lambda: run(4))
     return {
-        "variant": name, "seconds": seconds, "new_tokens": options.new_tokens, "linear_bytes": stored,
-        "dense_linear_bytes": dense, "resident_bytes": resident - before, "seconds_in_linears": inside,
+        "variant": name, "seconds_per_token": seconds, "seconds_of_generate": whole, "linear_bytes": stored,
+        "dense_linear_bytes": dense, "resident_bytes": resident, "seconds_in_linears": inside,
         "overhead_us": call_overhead_us(model),
     }  # fmt: skip
 
@@ -214,23 +222,24 @@ def measure_apart(name: str, options: argparse.Namespace) -> dict[str, Any]:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-COLUMNS = ("variant", "tokens/s", "x dense", "asked", "linears MB", "of dense", "asked", "resident MB",
+COLUMNS = ("variant", "tokens/s", "x dense", "asked", "with prefill", "linears MB", "of dense", "asked", "resident MB",
            "linears ms/token", "rest ms/token", "overhead us/call")  # fmt: skip
 
 
 def line_of(result: dict[str, Any], dense: dict[str, Any]) -> list[str]:
     name = result["variant"]
-    per_token = statistics.median(result["seconds"]) / result["new_tokens"]
-    speed = statistics.median(dense["seconds"]) / dense["new_tokens"] / per_token
+    per_token, dense_per_token = (statistics.median(r["seconds_per_token"]) for r in (result, dense))
+    speed = dense_per_token / per_token
     share = result["linear_bytes"] / result["dense_linear_bytes"]
-    inside = result["seconds_in_linears"] / result["new_tokens"]
+    inside = result["seconds_in_linears"]
+    whole = statistics.median(dense["seconds_of_generate"]) / statistics.median(result["seconds_of_generate"])
 
     def asked(wanted: float | None, passed: bool) -> str:
         return "" if wanted is None else f"{wanted:g} {'pass' if passed else 'MISS'}"
 
     fast, small = targets.MODEL_SPEED.get(name), targets.MODEL_BYTES.get(name)
     return [
-        name, f"{1 / per_token:.2f}", f"{speed:.2f}", asked(fast, speed >= (fast or 0)),
+        name, f"{1 / per_token:.2f}", f"{speed:.2f}", asked(fast, speed >= (fast or 0)), f"{whole:.2f}",
         f"{result['linear_bytes'] / 1e6:.0f}", f"{share:.3f}", asked(small, share <= (small or 1)),
         f"{result['resident_bytes'] / 1e6:.0f}", f"{1e3 * inside:.1f}" if inside else "",
         f"{1e3 * (per_token - inside):.1f}" if inside else "", f"{result['overhead_us']:.1f}",
@@ -268,7 +277,8 @@ def main() -> int:
             print(f"round {index + 1} of {options.rounds}: {name}", file=sys.stderr)
             found = measure_apart(name, options)
             kept = results.setdefault(name, copy.deepcopy(found))
-            kept["seconds"] = found["seconds"] + (kept["seconds"] if index else [])
+            for key in ("seconds_per_token", "seconds_of_generate") if index else ():
+                kept[key] = kept[key] + found[key]
             kept["seconds_in_linears"] = min(kept["seconds_in_linears"], found["seconds_in_linears"])
     lines = [line_of(result, results["dense"]) for result in results.values()]
     console = Console(width=200)

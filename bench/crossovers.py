@@ -12,11 +12,9 @@ from prism_kernels import dispatch
 from prism_kernels import nn as packed_nn
 from prism_kernels._extension import host
 from prism_kernels.nn import PackedLinear
-from prism_kernels.nn._base import TILE_BYTES
-from prism_kernels.ops import nm_mask
 from prism_kernels.ops._define import OP_NAMES
-from prism_kernels.reference.panels import PANEL_ROWS
 
+from .bench_tiered_linear import tier_mask
 from .harness import Case, Contender, measure
 from .machine import cpu_name, load_average
 from .problems import GROUP_SIZE, random_mask, random_weight
@@ -33,21 +31,27 @@ _INT4 = {"bits": 4, "group_size": GROUP_SIZE}
 
 def module_classes() -> dict[str, type[PackedLinear]]:
     """The module of every linear op, by the name of the op."""
-    classes = [getattr(packed_nn, name) for name in packed_nn.__all__ if name != "PackedLinear"]
     found: dict[str, type[PackedLinear]] = {}
-    for kind in classes:
-        found.setdefault(kind._op(), kind)  # formats that are special cases of another share its op
+    for name in packed_nn.__all__:
+        kind = getattr(packed_nn, name)
+        if kind is not PackedLinear:
+            found.setdefault(kind._op(), kind)  # formats that are special cases of another share its op
     return found
 
 
 def modules() -> dict[str, PackedLinear]:
-    """One packed weight [N, K] per linear op: 50 % where sparse, 4 bit where quantized."""
+    """One packed weight [N, K] per linear op: 50 % where sparse, 4 bit where quantized, rank K / 8."""
     generator = torch.Generator().manual_seed(0)
     weight = random_weight(N, K, generator)
-    half, pairs = random_mask(N, K, generator), nm_mask(weight.float().abs(), 2, 4)
+    masks = {"dual_shift_linear": None, "tiered_linear": tier_mask(N, K, generator)}
+    half = random_mask(N, K, generator)
     built = {}
     for op, kind in module_classes().items():
-        mask = None if op == "dual_shift_linear" else pairs if op.startswith("sparse24") else half
+        if op == "low_rank_linear":  # from its factors: the singular values of a random matrix take minutes
+            a, b = random_weight(K // 8, K, generator), random_weight(N, K // 8, generator)
+            built[op] = kind(kind.FORMAT(a, b))  # type: ignore[call-arg]
+            continue
+        mask = masks.get(op, half)
         pruned = weight if mask is None else weight * mask
         built[op] = kind.from_linear(linear_of(pruned), mask, **(_INT4 if "dual_shift" in op else {}))
     return built
@@ -55,16 +59,24 @@ def modules() -> dict[str, PackedLinear]:
 
 def crossover(op: str, module: PackedLinear) -> int | str:
     """Smallest m of TOKENS from which on the dense path is faster, "never" where it is at none."""
+
+    def forced(m: int, x: torch.Tensor) -> Callable[[], torch.Tensor]:
+        """`module` on x with a crossover at m."""
+
+        def call() -> torch.Tensor:
+            dispatch._crossovers[op, "cpu"] = m
+            return module(x)
+
+        return call
+
     crossed: int | str = NEVER
     for m in reversed(TOKENS):  # from the far end: a small m at which the dense path wins by luck changes nothing
         x = torch.randn(m, K).bfloat16()
-        rows = PANEL_ROWS * max(1, TILE_BYTES // (PANEL_ROWS * K * x.element_size()))
         contenders = [
-            Contender("dense", [lambda x=x, rows=rows: module._tiled(x, rows)], 0),
-            Contender("fused", [lambda x=x: module.fused(x)], 0),
+            Contender("dense path", [forced(1, x)], module.nbytes),
+            Contender("fused", [forced(dispatch._NEVER, x)], module.nbytes),
         ]
-        problem = {"n": N, "k": K, "m": m}
-        dense, fused = measure(Case(op, problem, contenders), rounds=11, budget_s=4.0)
+        dense, fused = measure(Case(op, {"n": N, "k": K, "m": m}, contenders), rounds=11, budget_s=4.0)
         if fused.median_ms <= MARGIN * dense.median_ms:
             return crossed
         crossed = m
@@ -79,8 +91,10 @@ def update(report: Callable[[str], None]) -> None:
     for isa in host.supported_isas():
         dispatch.force_isa(isa)
         for op, module in built.items():
-            found = crossover(op, module) if dispatch.has_compiled(op, "cpu") else 1
-            table["crossovers"][isa][op] = found
+            if not dispatch.has_compiled(op, "cpu"):
+                report(f"{isa:>12} {op:<28} not compiled: left as it was")
+                continue
+            found = table["crossovers"][isa][op] = crossover(op, module)
             report(f"{isa:>12} {op:<28} dense from m = {found}")
     dispatch.force_isa("auto")
     missing = [op for op in OP_NAMES if op.endswith("_linear") and op not in built]

@@ -30,18 +30,26 @@ def packed(
     bound: float = 0.02,
     small_rows: int = verify.SMALL_ROWS,
     note: str = "",
+    by_rows: Callable[[int], dict[str, Any]] = lambda rows: {},
     **options: Any,
 ) -> Linear:
-    """`module_class.from_linear(weight, mask, **options)` with its rotated copies and its check on the first rows."""
-    module = module_class.from_linear(verify.linear_of(weight), mask, **options)
-    some = None if mask is None else mask[:small_rows].contiguous()
-    small = module_class.from_linear(verify.linear_of(weight[:small_rows].clone()), some, **options)
-    count = copies_for(module.nbytes)
+    """`module_class.from_linear(weight, mask, **options)` with its rotated copies and its check on the first rows.
+
+    `by_rows(n)` gives the options that depend on the number of rows.
+    """
+
+    def made(rows: int) -> PackedLinear:
+        kept = None if mask is None else mask[:rows].contiguous()
+        return module_class.from_linear(verify.linear_of(weight[:rows].clone()), kept, **options, **by_rows(rows))
+
+    module, small = made(len(weight)), made(min(small_rows, len(weight)))
+    nbytes = module.resident_nbytes
+    count = copies_for(nbytes)
     return Linear(
         name=name,
         copies=[module, *(copy.deepcopy(module) for _ in range(count - 1))],
         run=lambda m, x: m(x),
-        nbytes=module.nbytes,
+        nbytes=nbytes,
         note=note or f"{module.bits_per_weight:.2f} bits/weight",
         bound=bound,
         check=partial(verify.check_small, small),
@@ -49,7 +57,12 @@ def packed(
 
 
 def linear_cases(
-    op: str, make: Maker, request: Request, *, mask_of: Callable[..., torch.Tensor] | None = random_mask
+    op: str,
+    make: Maker,
+    request: Request,
+    *,
+    mask_of: Callable[..., torch.Tensor] | None = random_mask,
+    weight_of: Callable[..., torch.Tensor] = random_weight,
 ) -> Iterator[Case]:
     """One case per shape and number of tokens: dense bf16 first, then what `make(weight, mask)` gives.
 
@@ -57,7 +70,7 @@ def linear_cases(
     """
     for shape_name, (n, k) in request.shapes.items():
         generator = torch.Generator().manual_seed(_SEED)
-        weight = random_weight(n, k, generator)
+        weight = weight_of(n, k, generator)
         mask = torch.ones(n, k, dtype=torch.bool) if mask_of is None else mask_of(n, k, generator)
         weight *= mask
         linears = [peers.dense_bf16(weight), *(made for made in make(weight, mask) if made is not None)]

@@ -73,13 +73,20 @@ template <int kBits>
 void ExpandQuads(const uint8_t* masks, int64_t quads, const uint8_t* fill, QuadStream& stream, int64_t& position,
                  uint8_t* out) {
   for (int64_t q = 0; q < quads; ++q, out += kQuadBytes) {
+    const uint64_t all = LoadMask<uint64_t>(masks + q * kQuadMaskBytes);
     const uint8_t* codes = stream.At(position);
-    int64_t kept = 0;
+    uint64_t window = 0;
+    int held = 0;  // bits of the window
     std::memcpy(out, fill, kQuadBytes);
-    for (uint64_t mask = LoadMask<uint64_t>(masks + q * kQuadMaskBytes); mask != 0; mask &= mask - 1) {
-      out[std::countr_zero(mask)] = static_cast<uint8_t>(CodeAt(codes, kept++, kBits));
+    for (uint64_t mask = all; mask != 0; mask &= mask - 1, window >>= kBits, held -= kBits) {
+      if (held < kBits) {
+        window |= static_cast<uint64_t>(LoadMask<uint32_t>(codes)) << held;
+        codes += 4;
+        held += 32;
+      }
+      out[std::countr_zero(mask)] = static_cast<uint8_t>(window & ((1u << kBits) - 1));
     }
-    position += PackedBytes(kept, kBits);
+    position += PackedBytes(std::popcount(all), kBits);
   }
 }
 

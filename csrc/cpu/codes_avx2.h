@@ -1,13 +1,8 @@
 // Unpacking of little-endian code streams, 32 codes at a time; included by the AVX2 kernels only.
 #pragma once
-#include "isa.h"
+#include "typed_avx2.h"
 
 #if PRISM_X86
-#include <immintrin.h>
-
-#include <cstdint>
-#include <cstring>
-
 PRISM_TARGET_BEGIN(PRISM_TARGET_AVX2)
 namespace prism::cpu::avx2 {
 
@@ -58,17 +53,6 @@ static inline void UnpackStream(const Unpacker& unpacker, const uint8_t* packed,
     packed += unpacker.BlockBytes();
     packed_bytes -= unpacker.BlockBytes();
   }
-}
-
-// 8 bfloat16 values as float32; reads `count` of them if fewer than 8, the others are 0.
-static inline __m256 LoadBFloat16(const uint16_t* values, int64_t count) {
-  uint16_t copy[8] = {};
-  if (count < 8) {
-    std::memcpy(copy, values, static_cast<size_t>(count) * 2);
-    values = copy;
-  }
-  const __m128i words = _mm_loadu_si128(reinterpret_cast<const __m128i*>(values));
-  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(words), 16));
 }
 
 }  // namespace prism::cpu::avx2

@@ -73,23 +73,25 @@ int64_t ActivationBytes(const TieredLinearKernel& kernel, int64_t m, int64_t k) 
 
 void PackActivations(const TieredLinearKernel& kernel, const void* x, DType dtype, int64_t m, int64_t k, int64_t begin,
                      int64_t end, void* packed) {
+  constexpr int64_t kBlock = 64;  // columns at a time, so that what interleaves tokens stays in the first-level cache
   const TokenGroups groups(m, kernel.group_limit);
   const int64_t columns = TiledColumns(k);
   for (int64_t g = begin; g < end; ++g) {
     const int64_t first = groups.First(g), tokens = groups.First(g + 1) - first;
-    for (int64_t t = 0; t < tokens; ++t) {
-      const int64_t row = (first + t) * k;
-      if (kernel.pairs) {
-        const uint16_t* in = static_cast<const uint16_t*>(x) + row;
-        uint32_t* out = static_cast<uint32_t*>(packed) + first * columns / 2 + t;
-        for (int64_t j = 0; j < k / 2; ++j) {
-          std::memcpy(out + j * tokens, in + 2 * j, sizeof(uint32_t));
+    for (int64_t block = 0; block < columns; block += kBlock) {
+      const int64_t last = std::min(block + kBlock, columns), filled = std::clamp(k, block, last);
+      for (int64_t t = 0; t < tokens; ++t) {
+        const int64_t row = (first + t) * k;
+        if (kernel.pairs) {
+          const uint16_t* in = static_cast<const uint16_t*>(x) + row;
+          uint32_t* out = static_cast<uint32_t*>(packed) + first * columns / 2 + t;
+          for (int64_t j = block / 2; j < filled / 2; ++j) std::memcpy(out + j * tokens, in + 2 * j, sizeof(uint32_t));
+          for (int64_t j = filled / 2; j < last / 2; ++j) out[j * tokens] = 2 * j < k ? in[2 * j] : 0;
+        } else {
+          float* out = static_cast<float*>(packed) + first * columns + t;
+          for (int64_t j = block; j < filled; ++j) out[j * tokens] = LoadFloat(x, dtype, row + j);
+          for (int64_t j = filled; j < last; ++j) out[j * tokens] = 0.0f;
         }
-        for (int64_t j = k / 2; j < columns / 2; ++j) out[j * tokens] = 2 * j < k ? in[2 * j] : 0;
-      } else {
-        float* out = static_cast<float*>(packed) + first * columns + t;
-        for (int64_t j = 0; j < k; ++j) out[j * tokens] = LoadFloat(x, dtype, row + j);
-        for (int64_t j = k; j < columns; ++j) out[j * tokens] = 0.0f;
       }
     }
   }

@@ -1,11 +1,26 @@
 // Up to 8 values of any storage dtype to and from float32 lanes; included by the AVX2 kernels only.
 #pragma once
 #include "../common/dtype.h"
-#include "codes_avx2.h"
+#include "isa.h"
 
 #if PRISM_X86
+#include <immintrin.h>
+
+#include <cstring>
+
 PRISM_TARGET_BEGIN(PRISM_TARGET_AVX2)
 namespace prism::cpu::avx2 {
+
+// 8 bfloat16 values as float32; reads `count` of them if fewer than 8, the others are 0.
+static inline __m256 LoadBFloat16(const uint16_t* values, int64_t count) {
+  uint16_t copy[8] = {};
+  if (count < 8) {
+    std::memcpy(copy, values, static_cast<size_t>(count) * 2);
+    values = copy;
+  }
+  const __m128i words = _mm_loadu_si128(reinterpret_cast<const __m128i*>(values));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(words), 16));
+}
 
 // All bits set in the lanes below `count`, which may exceed 8.
 static inline __m256i LowLanes(int64_t count) {

@@ -5,6 +5,7 @@ from .bitmap import BitmapWeight
 from .bitmap_dual_shift import BitmapDualShiftWeight
 from .csr import CsrWeight
 from .dual_shift import DualShiftWeight
+from .low_rank import LowRankWeight
 from .sparse24 import Sparse24Weight
 from .sparse24_dual_shift import Sparse24DualShiftWeight
 from .tiered import TieredWeight
@@ -15,6 +16,7 @@ __all__ = [
     "CsrWeight",
     "DualShiftWeight",
     "FormatError",
+    "LowRankWeight",
     "PackedWeight",
     "Sparse24DualShiftWeight",
     "Sparse24Weight",

@@ -41,13 +41,6 @@ def require_layout(
     require(tensor.is_contiguous(), name, what, "be contiguous", f"strides {tensor.stride()}")
 
 
-def require_zero_tail(name: str, what: str, rows: torch.Tensor, used_bits: int) -> None:
-    """The unused high bits of the last byte of each row of u8 [n, bytes] are 0."""
-    if used_bits % 8 and rows.numel():
-        tail = rows[:, -1] >> (used_bits % 8)
-        require(not bool(tail.any()), name, what, "have 0 in its unused bits", f"tail {int(tail.max())}")
-
-
 def require_numbers(name: str, bits: Any, group_size: Any, codebook: Any) -> None:
     """bits, group_size and codebook are of the right type and fit together."""
     require(type(bits) is int and bits in BITS, name, "bits", f"be one of {', '.join(map(str, BITS))}", repr(bits))
@@ -116,25 +109,6 @@ def require_grid(
         good = values.isfinite() & (values > 0 if positive else values >= 0)
         if what == "scale":
             good |= row >= n
-        if not bool(good.all()):
-            bad = values[~good].flatten()[0].item()
-            require(False, name, what, f"be finite and {'>' if positive else '>='} 0", bad)
-
-
-def require_row_grid(
-    name: str, n: int, k: int, device: torch.device, scale: torch.Tensor, zero: torch.Tensor,
-    column_scale: torch.Tensor, bits: int, group_size: int, codebook: str,
-) -> None:  # fmt: skip
-    """As `require_grid` for a weight stored row by row: scale [n, G], zero a bit stream per row."""
-    num_groups = -(-k // group_size)
-    uniform = codebook == "uniform"
-    zero_bits = num_groups * bits if uniform else 0
-    require_layout(name, "scale", scale, (n, num_groups), torch.bfloat16, device)
-    require_layout(name, "zero", zero, (n, -(-zero_bits // 8)), torch.uint8, device)
-    require_layout(name, "column_scale", column_scale, (k,), torch.bfloat16, device)
-    require_zero_tail(name, "zero", zero, zero_bits)
-    for what, values, positive in (("scale", scale, uniform), ("column_scale", column_scale, True)):
-        good = values.isfinite() & (values > 0 if positive else values >= 0)
         if not bool(good.all()):
             bad = values[~good].flatten()[0].item()
             require(False, name, what, f"be finite and {'>' if positive else '>='} 0", bad)

@@ -5,6 +5,7 @@ from .bitmap_dual_shift_linear import BitmapDualShiftLinear
 from .bitmap_linear import BitmapLinear
 from .csr_linear import CsrLinear
 from .dual_shift_linear import DualShiftLinear
+from .low_rank_linear import LowRankLinear
 from .sparse24_dual_shift_linear import Sparse24DualShiftLinear
 from .sparse24_linear import Sparse24Linear
 from .tiered_linear import TieredLinear
@@ -14,6 +15,7 @@ __all__ = [
     "BitmapLinear",
     "CsrLinear",
     "DualShiftLinear",
+    "LowRankLinear",
     "PackedLinear",
     "Sparse24DualShiftLinear",
     "Sparse24Linear",

@@ -19,6 +19,7 @@ class BitmapDualShiftLinear(BitmapLinearBase):
 
     FORMAT: ClassVar[type[BitmapDualShiftWeight]] = BitmapDualShiftWeight
     _STREAM = "codes"
+    _KERNEL_TENSORS = ("bitmap", "codes", "panel_offsets", "scale", "zero", "column_scale")
 
     bitmap: torch.Tensor
     codes: torch.Tensor
@@ -38,10 +39,8 @@ class BitmapDualShiftLinear(BitmapLinearBase):
         return "bitmap_dual_shift_linear"
 
     def fused(self, x: torch.Tensor) -> torch.Tensor:
-        grid = (self.scale, self.zero, self.column_scale)
-        weight = (self.bitmap, self.codes, self.panel_offsets, *grid)
-        options = (*self._grid, self.activation_bits)
-        return run_bitmap_dual_shift_linear(x, weight, self.bias, self.out_features, *options)
+        weight, bias = self._arguments()
+        return run_bitmap_dual_shift_linear(x, weight, bias, self.out_features, *self._grid, self._activation_bits)
 
     def decode(self, dtype: torch.dtype, begin: int = 0, end: int | None = None) -> torch.Tensor:
         end = self.out_features if end is None else end

@@ -15,6 +15,7 @@ class BitmapLinear(BitmapLinearBase):
 
     FORMAT: ClassVar[type[BitmapWeight]] = BitmapWeight
     _STREAM = "values"
+    _KERNEL_TENSORS = ("bitmap", "values", "panel_offsets")
 
     bitmap: torch.Tensor
     values: torch.Tensor
@@ -25,8 +26,8 @@ class BitmapLinear(BitmapLinearBase):
         return "bitmap_linear"
 
     def fused(self, x: torch.Tensor) -> torch.Tensor:
-        weight = (self.bitmap, self.values, self.panel_offsets)
-        return run_bitmap_linear(x, weight, self.bias, self.out_features, self.in_features)
+        weight, bias = self._arguments()
+        return run_bitmap_linear(x, weight, bias, self.out_features, self.in_features)
 
     def decode(self, dtype: torch.dtype, begin: int = 0, end: int | None = None) -> torch.Tensor:
         end = self.out_features if end is None else end

@@ -36,8 +36,8 @@ class DualShiftLinear(PackedLinear):
         self._grid = (weight.bits, weight.group_size, weight.codebook)
 
     def fused(self, x: torch.Tensor) -> torch.Tensor:
-        weight = (self.codes, self.scale, self.zero, self.column_scale)
-        return run_dual_shift_linear(x, weight, self.bias, self.out_features, *self._grid, self.activation_bits)
+        weight, bias = self._arguments()
+        return run_dual_shift_linear(x, weight, bias, self.out_features, *self._grid, self._activation_bits)
 
     def decode(self, dtype: torch.dtype, begin: int = 0, end: int | None = None) -> torch.Tensor:
         end = self.out_features if end is None else end

@@ -23,6 +23,7 @@ class TieredLinear(DerivedLinear):
 
     FORMAT = TieredWeight
     _STREAMS = ("masks", "values")
+    _KERNEL_TENSORS = ("tiers", "masks", "values", "panel_offsets")
 
     tiers: torch.Tensor
     masks: torch.Tensor
@@ -33,8 +34,8 @@ class TieredLinear(DerivedLinear):
         return {"panel_offsets": weight.panel_offsets()}  # type: ignore[attr-defined]
 
     def fused(self, x: torch.Tensor) -> torch.Tensor:
-        weight = (self.tiers, self.masks, self.values, self.panel_offsets)
-        return run_tiered_linear(x, weight, self.bias, self.out_features, self.in_features)
+        weight, bias = self._arguments()
+        return run_tiered_linear(x, weight, bias, self.out_features, self.in_features)
 
     def decode(self, dtype: torch.dtype, begin: int = 0, end: int | None = None) -> torch.Tensor:
         end = self.out_features if end is None else end

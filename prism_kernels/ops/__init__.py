@@ -7,6 +7,7 @@ from .bitmap_linear import bitmap_linear
 from .bitmap_pack import bitmap_pack
 from .bitmap_panel_offsets import bitmap_panel_offsets
 from .bitmap_unpack import bitmap_unpack
+from .block_scores import block_scores
 from .csr_linear import csr_linear
 from .csr_unpack import csr_unpack
 from .dual_shift_dequantize import dual_shift_dequantize
@@ -14,14 +15,13 @@ from .dual_shift_linear import dual_shift_linear
 from .dual_shift_pack import dual_shift_pack
 from .dual_shift_quantize import dual_shift_quantize
 from .dual_shift_unpack import dual_shift_unpack
+from .low_rank_linear import low_rank_linear
 from .nm_mask import nm_mask
 from .obs_sweep import obs_sweep
-from .pack_codes import pack_codes
 from .sinkhorn import column_scale, sinkhorn
 from .tiered_linear import tiered_linear
 from .tiered_unpack import tiered_unpack
 from .topk_mask import topk_mask
-from .unpack_codes import unpack_codes
 
 __all__ = [
     "bitmap_dual_shift_dequantize",
@@ -31,6 +31,7 @@ __all__ = [
     "bitmap_pack",
     "bitmap_panel_offsets",
     "bitmap_unpack",
+    "block_scores",
     "column_scale",
     "csr_linear",
     "csr_unpack",
@@ -39,12 +40,11 @@ __all__ = [
     "dual_shift_pack",
     "dual_shift_quantize",
     "dual_shift_unpack",
+    "low_rank_linear",
     "nm_mask",
     "obs_sweep",
-    "pack_codes",
     "sinkhorn",
     "tiered_linear",
     "tiered_unpack",
     "topk_mask",
-    "unpack_codes",
 ]

@@ -26,11 +26,6 @@ def packed_shape(n: int, k: int, bits: int) -> tuple[int, int, int, int]:
     return num_panels(n), -(-k // BLOCK_COLUMNS), bits, PANEL_ROWS * QUAD_COLUMNS
 
 
-def packed_bytes(count: int, bits: int) -> int:
-    """Bytes of `count` packed codes."""
-    return -(-count * bits // 8)
-
-
 def require_grid_tensors(
     op: str, n: int, k: int, device: torch.device, scale: torch.Tensor, zero: torch.Tensor, column_scale: torch.Tensor,
     bits: int, group_size: int, codebook: str,
@@ -61,15 +56,3 @@ def require_weight(
     k, device = column_scale.shape[0], column_scale.device
     require_tensor(codes, op, "codes", shape=packed_shape(n, k, bits), dtype=torch.uint8, device=device)
     require_grid_tensors(op, n, k, device, scale, zero, column_scale, bits, group_size, codebook)
-
-
-def require_row_grid_tensors(
-    op: str, n: int, k: int, device: torch.device, scale: torch.Tensor, zero: torch.Tensor, column_scale: torch.Tensor,
-    bits: int, group_size: int, codebook: str,
-) -> None:  # fmt: skip
-    """Row by row: scale bf16 [n, G], zero u8 packed and column_scale bf16 [k] of a weight [n, k] on `device`."""
-    num_groups = -(-k // group_size)
-    zero_bytes = packed_bytes(num_groups, bits) if codebook == "uniform" else 0
-    require_tensor(scale, op, "scale", shape=(n, num_groups), dtype=torch.bfloat16, device=device)
-    require_tensor(zero, op, "zero", shape=(n, zero_bytes), dtype=torch.uint8, device=device)
-    require_tensor(column_scale, op, "column_scale", shape=(k,), dtype=torch.bfloat16, device=device)

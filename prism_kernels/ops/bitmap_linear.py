@@ -67,7 +67,7 @@ def bitmap_linear(
 
 def run_bitmap_linear(
     x: torch.Tensor,
-    weight: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    weight: tuple[torch.Tensor, ...],
     bias: torch.Tensor | None,
     n: int,
     k: int,

@@ -81,7 +81,7 @@ def dual_shift_linear(
 
 def run_dual_shift_linear(
     x: torch.Tensor,
-    weight: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor],
+    weight: tuple[torch.Tensor, ...],
     bias: torch.Tensor | None,
     n: int,
     bits: int,

@@ -73,7 +73,7 @@ def tiered_linear(
 
 def run_tiered_linear(
     x: torch.Tensor,
-    weight: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor],
+    weight: tuple[torch.Tensor, ...],
     bias: torch.Tensor | None,
     n: int,
     k: int,

@@ -35,9 +35,9 @@ def test_literal(isa):
 
 
 def test_decodes_exactly(isa, poison, generator):
-    for shape in SHAPES:
+    for i, shape in enumerate(SHAPES):
         for bits, codebook in GRIDS:
-            for group_size in GROUPS if shape[1] < 1000 else (48, 64):
+            for group_size in GROUPS if shape == (33, 200) else GROUPS[i % 4 :: 4]:
                 problem = dual_shift(mixed_mask(*shape, generator), bits, group_size, codebook, generator)
                 for dtype in FLOATS:
                     decoded = ops.bitmap_dual_shift_dequantize(*problem.tensors, **problem.grid, dtype=dtype)

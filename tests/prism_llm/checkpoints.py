@@ -7,12 +7,16 @@ import torch
 from tiny_models import tiny_model, tokens
 
 from prism_kernels import ops
+from prism_kernels.formats import BitmapWeight
 from prism_kernels.nn import (
     BitmapDualShiftLinear,
     BitmapLinear,
+    CsrLinear,
     DualShiftLinear,
+    LowRankLinear,
     Sparse24DualShiftLinear,
     Sparse24Linear,
+    TieredLinear,
 )
 
 MODULES = {
@@ -23,18 +27,27 @@ MODULES = {
     "sparse24": (Sparse24Linear, {}, True),
     "sparse24_dual_shift": (Sparse24DualShiftLinear, {"bits": 4, "group_size": 16}, True),
 }
+#: Formats whose round trip one architecture shows.
+MORE_MODULES = {
+    "csr": (CsrLinear, {}, True),
+    "tiered": (TieredLinear, {}, True),
+    "low_rank": (LowRankLinear, {"rank": 3}, False),
+    "low_rank_on_bitmap": (LowRankLinear, {"rank": 3}, False),
+}
 ARCHITECTURES = ("llama", "opt", "qwen2", "qwen3", "gemma", "mistral", "gemma3", "gpt_neox", "phi3")
 RECIPE = {"method": "test", "sparsity": 0.5, "bits": 4, "targets": ["Linear"], "nested": {"a": 1}}
 
 
 def pack_linears(model: torch.nn.Module, kind: str) -> torch.nn.Module:
     """Replaces every linear but the head."""
-    module, options, sparse = MODULES[kind]
+    module, options, sparse = (MODULES | MORE_MODULES)[kind]
     generator = torch.Generator().manual_seed(7)
     for name, linear in list(model.named_modules()):
         if isinstance(linear, torch.nn.Linear) and name != "lm_head":
             scores = torch.rand(linear.weight.shape, generator=generator)
             mask = (ops.nm_mask(scores, 2, 4) if kind.startswith("sparse24") else scores < 0.5) if sparse else None
+            if kind == "low_rank_on_bitmap":
+                options = options | {"base": BitmapWeight.pack(linear.weight.detach(), scores < 0.5)}
             parent, _, leaf = name.rpartition(".")
             setattr(model.get_submodule(parent), leaf, module.from_linear(linear, mask, **options))
     return model

@@ -8,7 +8,7 @@ import time
 
 import pytest
 import torch
-from checkpoints import ARCHITECTURES, MODULES, RECIPE, digests, logits, make
+from checkpoints import ARCHITECTURES, MODULES, MORE_MODULES, RECIPE, digests, logits, make
 from safetensors import safe_open
 from tiny_models import tokens
 from tiny_text import tiny_folder
@@ -40,6 +40,15 @@ def test_round_trip_is_exact(architecture, tmp_path):
         assert shared == tied and loaded.config.tie_word_embeddings == tied
         again = save(loaded, tmp_path / "again", overwrite=True)
         assert digests(first) == digests(again), kind
+
+
+@pytest.mark.parametrize("kind", MORE_MODULES)
+def test_round_trip_of_every_other_format(kind, tmp_path):
+    model = make(kind)
+    loaded = load(save(model, tmp_path / "first", recipe=RECIPE))
+    assert torch.equal(logits(model), logits(loaded))
+    assert type(loaded.model.layers[0].mlp.up_proj) is type(model.model.layers[0].mlp.up_proj)
+    assert digests(tmp_path / "first") == digests(save(loaded, tmp_path / "again"))
 
 
 def test_second_generation_with_small_shards(tmp_path):

@@ -28,15 +28,6 @@ inline Codebook ParseCodebook(const std::string& name, int64_t bits, const char*
   return codebook;
 }
 
-// scale bf16 [n, groups], zero u8 [n, packed groups] (no bytes where the codebook has no zero points).
-inline void CheckGrid(const Tensor& scale, const Tensor& zero, int64_t n, int64_t groups, int64_t bits,
-                      Codebook codebook, const char* op) {
-  CheckTensor(scale, ScalarType::BFloat16, op, "scale");
-  CheckNumel(scale, n * groups, op, "scale");
-  CheckTensor(zero, ScalarType::Byte, op, "zero");
-  CheckNumel(zero, codebook == Codebook::kUniform ? n * PackedBytes(groups, bits) : 0, op, "zero");
-}
-
 // scale bf16 [panels, groups, 16], zero u8 [panels, groups, ZeroBytes(bits)] (none where the codebook has none).
 inline void CheckPanelGrid(const Tensor& scale, const Tensor& zero, int64_t panels, int64_t groups, int bits,
                            Codebook codebook, const char* op) {

@@ -11,6 +11,7 @@ from prism_kernels.formats import FormatError
 from ..models.skeleton import build_skeleton, restore_buffers
 from ._errors import CheckpointError
 from ._layout import GENERATION_CONFIG
+from ._owner import owner
 from .reader import Checkpoint, open_checkpoint
 from .registry import FORMATS
 
@@ -43,7 +44,7 @@ def load(path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtyp
             _set_module(model, fqn, _packed_linear(checkpoint, fqn, linear, values))
         packed = set(checkpoint.packed_tensors)
         for name, tensor in list(model.state_dict(keep_vars=True).items()):
-            if name not in aliases and name.rpartition(".")[0] not in packed:
+            if name not in aliases and owner(name, packed) is None:
                 _set_tensor(model, name, values.read(name, tensor))
         for alias, source in aliases.items():
             _set_tensor(model, alias, _get_tensor(model, source))

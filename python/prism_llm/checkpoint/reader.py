@@ -12,6 +12,7 @@ from typing import Any
 
 from . import _layout
 from ._errors import CheckpointError
+from ._owner import owner
 from .registry import FORMATS
 
 
@@ -53,9 +54,9 @@ class Checkpoint:
         """Full name of each compressed linear -> {tensor name in its format: stored name}; the bias is not in it."""
         found: dict[str, dict[str, str]] = {fqn: {} for fqn in self.modules}
         for name in self.tensors:
-            fqn, _, leaf = name.rpartition(".")
-            if fqn in found and leaf != "bias":
-                found[fqn][leaf] = name
+            fqn = owner(name, found)
+            if fqn is not None and name != f"{fqn}.bias":
+                found[fqn][name[len(fqn) + 1 :]] = name
         return found
 
     def module_nbytes(self, fqn: str) -> int:

@@ -9,6 +9,7 @@ from torch import nn
 from prism_kernels.nn import PackedLinear
 
 from ._errors import CheckpointError
+from ._owner import owner
 from .writer import SHARD_BYTES, CheckpointWriter
 
 
@@ -52,8 +53,8 @@ def save(
     with CheckpointWriter(out, overwrite=overwrite, shard_bytes=shard_bytes) as writer:
         done: set[str] = set()
         for name, tensor in model.state_dict(keep_vars=True).items():
-            fqn = name.rpartition(".")[0]
-            if fqn in packed:
+            fqn = owner(name, packed)
+            if fqn is not None:
                 if fqn not in done:
                     writer.add_module(fqn, packed[fqn])
                     done.add(fqn)

@@ -13,7 +13,8 @@ def bench(
     model: ModelArgument = None,
     tokens: Annotated[str, typer.Option("--tokens", help="Numbers of tokens, with commas.")] = "1,4,16",
     formats: Annotated[
-        str | None, typer.Option("--formats", help="Some of the formats, with commas; all without it.")
+        str | None,
+        typer.Option("--formats", help="Some of the formats, with commas; all without it. a8: 8-bit activations."),
     ] = None,
     rounds: Annotated[int, typer.Option("--rounds", help="Timed calls of each format, shape and number.")] = 15,
     as_json: JsonOption = False,

@@ -18,7 +18,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prism_kernels import dispatch, ops
-from prism_kernels.nn import BitmapDualShiftLinear, BitmapLinear, DualShiftLinear, PackedLinear
+from prism_kernels.nn import (
+    BitmapDualShiftLinear,
+    BitmapLinear,
+    DualShiftLinear,
+    PackedLinear,
+    Sparse24DualShiftLinear,
+    Sparse24Linear,
+)
 
 # Distinct copies of a weight are rotated until they exceed this, four times a 32 MiB cache, or until they are as large
 # as all linears of the model together: then the caches keep in the model what they keep here.
@@ -31,7 +38,7 @@ DENSE = "dense"
 
 @dataclass(frozen=True)
 class Format:
-    """A storage format to time: its module, its mask ("half", "2:4" or None) and its options."""
+    """A storage format to time: its module, its mask ("half", "2:4" or None) and the options of `from_linear`."""
 
     module: type[PackedLinear]
     mask: str | None
@@ -39,10 +46,15 @@ class Format:
 
 
 _INT4 = {"bits": 4, "group_size": 64}
+_INT4_A8 = _INT4 | {"activation_bits": 8}
 FORMATS = {
     "dual_shift": Format(DualShiftLinear, None, _INT4),
+    "dual_shift_a8": Format(DualShiftLinear, None, _INT4_A8),
     "bitmap": Format(BitmapLinear, "half", {}),
     "bitmap_dual_shift": Format(BitmapDualShiftLinear, "half", _INT4),
+    "bitmap_dual_shift_a8": Format(BitmapDualShiftLinear, "half", _INT4_A8),
+    "sparse24": Format(Sparse24Linear, "2:4", {}),
+    "sparse24_dual_shift": Format(Sparse24DualShiftLinear, "2:4", _INT4),
 }
 
 

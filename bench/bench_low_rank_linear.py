@@ -1,0 +1,49 @@
+"""Two factors of rank min(n, k) / 8 against the dense product that they stand for, and against two dense GEMMs."""
+
+import copy
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+
+from prism_kernels.formats import LowRankWeight
+from prism_kernels.nn import LowRankLinear
+
+from . import verify
+from .harness import copies_for
+from .linears import linear_cases
+from .peers import Linear
+from .problems import Request
+from .targets import LOW_RANK
+
+OP = "low_rank_linear"
+
+
+def factors(n: int, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """bfloat16 a [rank, k] and b [n, rank]; b @ a has the spread of a trained weight."""
+    rank = min(n, k) // 8
+    generator = torch.Generator().manual_seed(n + k)
+    a, b = torch.randn(rank, k, generator=generator), torch.randn(n, rank, generator=generator)
+    return (a * 0.02).bfloat16(), (b / rank**0.5).bfloat16()
+
+
+def product(n: int, k: int, generator: torch.Generator) -> torch.Tensor:
+    a, b = factors(n, k)
+    return b @ a
+
+
+def cases(request: Request):
+    def make(weight, mask):
+        a, b = factors(*weight.shape)
+        module = LowRankLinear(LowRankWeight(a, b))
+        small = LowRankLinear(LowRankWeight(a, b[: verify.SMALL_ROWS].contiguous()))
+        count = copies_for(module.nbytes)
+        pairs = [(a.clone(), b.clone()) for _ in range(count)]
+        modules = [module, *(copy.deepcopy(module) for _ in range(count - 1))]
+        note = f"{module.bits_per_weight:.2f} bits/weight"
+        return [
+            Linear(LOW_RANK, modules, lambda m, x: m(x), module.nbytes, note, check=partial(verify.check_small, small)),
+            Linear("torch two GEMMs", pairs, lambda p, x: F.linear(F.linear(x, p[0]), p[1]), module.nbytes, "bf16"),
+        ]
+
+    return linear_cases(OP, make, request, mask_of=None, weight_of=product)
