@@ -108,10 +108,10 @@ void RunAnyGroup(const QuadLinearArgs& a, const BitmapCodes& weight, int64_t beg
 
 }  // namespace
 
-const BitmapDualShiftLinearKernel kBitmapDualShiftLinear = {Arrange<Arithmetic::kFloat32>, Run, 4, kTokenWidths};
+const BitmapDualShiftLinearKernel kBitmapDualShiftLinear = {Arrange<Arithmetic::kFloat32>, Run, 4, kWidths, kWidths};
 const BitmapDualShiftLinearKernel kBitmapDualShiftLinearInt8 = {
-    Arrange<Arithmetic::kInt8>, RunWidths<Int8, Int8, Int8, Int8, Int8, Int8>, 1, kTokenWidths};
-const BitmapDualShiftLinearKernel kBitmapDualShiftLinearAnyGroup = {ArrangeNatural, RunAnyGroup, 4, {{1}, 1, {1}, 1}};
+    Arrange<Arithmetic::kInt8>, RunWidths<Int8, Int8, Int8, Int8, Int8, Int8>, 1, kWidths, kWidths};
+const BitmapDualShiftLinearKernel kBitmapDualShiftLinearAnyGroup = {ArrangeNatural, RunAnyGroup, 4, kOneToken, kOneToken};
 
 }  // namespace generic
 

@@ -21,7 +21,7 @@ using Convert = BFloat16Convert;
 }  // namespace
 
 const BitmapDualShiftLinearKernel kBitmapDualShiftLinear = {
-    Arrange<Arithmetic::kBFloat16>, RunWidths<Table, SignedTable, Convert, Convert, Convert, Convert>, 2, kTokenWidths};
+    Arrange<Arithmetic::kBFloat16>, RunWidths<Table, SignedTable, Convert, Convert, Convert, Convert, FewWidths4>, 2, kWidths4, kWidths};
 
 }  // namespace prism::cpu::avx512_bf16
 PRISM_TARGET_END

@@ -89,7 +89,7 @@ struct Float32Values : Float32 {
 
 }  // namespace
 
-const BitmapLinearKernel kBitmapLinear = {Arrange<Arithmetic::kFloat32>, RunDTypes<Float32Values>, 4, kTokenWidths};
+const BitmapLinearKernel kBitmapLinear = {Arrange<Arithmetic::kFloat32>, RunDTypes<Float32Values>, 4, kWidths, kWidths};
 
 }  // namespace prism::cpu::avx2
 PRISM_TARGET_END

@@ -17,7 +17,7 @@ using BitmapPairs = BitmapSteps<kDType == DType::kFloat32 ? 4 : 2, FloatPair<kDT
 
 }  // namespace
 
-const BitmapLinearKernel kBitmapLinear = {Arrange<Arithmetic::kFloat32>, RunDTypes<Float32Values>, 4, kTokenWidths};
+const BitmapLinearKernel kBitmapLinear = {Arrange<Arithmetic::kFloat32>, RunDTypes<Float32Values>, 4, kWidths, kWidths};
 
 }  // namespace prism::cpu::avx512
 PRISM_TARGET_END

@@ -27,7 +27,7 @@ PRISM_DEFINE_UNROLL
 }  // namespace
 
 const BitmapLinearKernel kBitmapLinear = {Arrange<Arithmetic::kBFloat16>,
-                                          RunValues<BFloat16Values, DType::kBFloat16>, 2, kTokenWidths};
+                                          RunValues<BFloat16Values, DType::kBFloat16, FewWidths4>, 2, kWidths4, kWidths4};
 
 }  // namespace prism::cpu::avx512_bf16
 PRISM_TARGET_END

@@ -49,10 +49,10 @@ void RunAnyGroup(const QuadLinearArgs& a, const PlaneCodes& weight, int64_t begi
 
 }  // namespace
 
-const DualShiftLinearKernel kDualShiftLinear = {Arrange<Arithmetic::kFloat32>, Run, 4, kTokenWidths};
+const DualShiftLinearKernel kDualShiftLinear = {Arrange<Arithmetic::kFloat32>, Run, 4, kWidths, kWidths};
 const DualShiftLinearKernel kDualShiftLinearInt8 = {
-    Arrange<Arithmetic::kInt8>, RunWidths<Int8, Int8, Int8, Int8, Int8, Int8>, 1, kTokenWidths};
-const DualShiftLinearKernel kDualShiftLinearAnyGroup = {ArrangeNatural, RunAnyGroup, 4, {{1}, 1, {1}, 1}};
+    Arrange<Arithmetic::kInt8>, RunWidths<Int8, Int8, Int8, Int8, Int8, Int8>, 1, kWidths, kWidths};
+const DualShiftLinearKernel kDualShiftLinearAnyGroup = {ArrangeNatural, RunAnyGroup, 4, kOneToken, kOneToken};
 
 }  // namespace generic
 

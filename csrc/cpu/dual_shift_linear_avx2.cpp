@@ -23,9 +23,9 @@ void Run(const QuadLinearArgs& a, const PlaneCodes& weight, int64_t begin, int64
 
 }  // namespace
 
-const DualShiftLinearKernel kDualShiftLinear = {Arrange<Arithmetic::kFloat32>, Run, 4, kTokenWidths};
+const DualShiftLinearKernel kDualShiftLinear = {Arrange<Arithmetic::kFloat32>, Run, 4, kWidths, kWidths};
 const DualShiftLinearKernel kDualShiftLinearInt8 = {
-    Arrange<Arithmetic::kInt8>, RunWidths<Int8, Int8, Int8, Int8, Int8Wide, Int8Wide>, 1, kTokenWidths};
+    Arrange<Arithmetic::kInt8>, RunWidths<Int8, Int8, Int8, Int8, Int8Wide, Int8Wide>, 1, kWidths, kWidths};
 
 }  // namespace prism::cpu::avx2
 PRISM_TARGET_END

@@ -22,7 +22,7 @@ using Convert = BFloat16Convert;
 
 // Codes of 6 bits do not fit the table of few tokens, those of 5 do: both take the one conversion.
 const DualShiftLinearKernel kDualShiftLinear = {
-    Arrange<Arithmetic::kBFloat16>, RunWidths<Table, SignedTable, Convert, Convert, Convert, Convert>, 2, kTokenWidths};
+    Arrange<Arithmetic::kBFloat16>, RunWidths<Table, SignedTable, Convert, Convert, Convert, Convert, FewWidths4>, 2, kWidths4, kWidths};
 
 }  // namespace prism::cpu::avx512_bf16
 PRISM_TARGET_END

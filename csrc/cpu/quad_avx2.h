@@ -14,19 +14,11 @@ PRISM_DEFINE_UNROLL
 constexpr int kLanes = 8;
 constexpr int kPanelStrips = 2;  // both halves of a panel share the activations
 constexpr int kManyStrips = 2;
-constexpr int kFewTokens = 4;
-inline constexpr TokenWidths kTokenWidths = {{1, 2, 4}, 3, {4}, 1};
+using FewWidths = Widths<1, 4>;
+using ManyWidths = Widths<4>;
+inline constexpr TokenWidths kWidths = MakeWidths(FewWidths(), ManyWidths());
 using Floats = __m256;
 using Ints = __m256i;
-
-template <bool kMany, class Body>
-static inline void ForWidth(int width, Body body) {
-  if constexpr (!kMany) {
-    if (width == 1) return body(std::integral_constant<int, 1>());
-    if (width == 2) return body(std::integral_constant<int, 2>());
-  }
-  return body(std::integral_constant<int, 4>());
-}
 
 // Without it compilers carry copies of the sums from one loop to the next on the stack.
 template <class Vector>

@@ -16,8 +16,11 @@ PRISM_DEFINE_UNROLL
 constexpr int kLanes = 16;
 constexpr int kPanelStrips = 1;  // strips per panel
 constexpr int kManyStrips = 2;   // strips that many tokens share: 2 x 12 sums leave registers for weights and activations
-constexpr int kFewTokens = 16;
-inline constexpr TokenWidths kTokenWidths = {{1, 2, 4, 8, 12, 16}, 6, {4, 8, 12}, 3};
+using FewWidths = Widths<1, 4>;
+using FewWidths4 = Widths<1, 2, 4, 8, 16>;
+using ManyWidths = Widths<4, 8, 12>;
+inline constexpr TokenWidths kWidths = MakeWidths(FewWidths(), ManyWidths());
+inline constexpr TokenWidths kWidths4 = MakeWidths(FewWidths4(), ManyWidths());
 using Floats = __m512;
 using Ints = __m512i;
 
@@ -25,23 +28,6 @@ using Ints = __m512i;
 template <class Vector>
 static inline PRISM_INLINE void KeepInRegister(Vector& v) {
   asm("" : "+v"(v));
-}
-
-// Calls body(std::integral_constant<int, width>()) for a tile of `width` tokens.
-template <bool kMany, class Body>
-static inline void ForWidth(int width, Body body) {
-  if constexpr (kMany) {
-    if (width == 12) return body(std::integral_constant<int, 12>());
-    if (width == 8) return body(std::integral_constant<int, 8>());
-    return body(std::integral_constant<int, 4>());
-  } else {
-    if (width == 1) return body(std::integral_constant<int, 1>());
-    if (width == 2) return body(std::integral_constant<int, 2>());
-    if (width == 4) return body(std::integral_constant<int, 4>());
-    if (width == 8) return body(std::integral_constant<int, 8>());
-    if (width == 12) return body(std::integral_constant<int, 12>());
-    return body(std::integral_constant<int, 16>());
-  }
 }
 
 static inline PRISM_INLINE void Prefetch(const void* p) { _mm_prefetch(p, _MM_HINT_T0); }

@@ -12,20 +12,12 @@ PRISM_DEFINE_UNROLL
 constexpr int kLanes = 16;
 constexpr int kPanelStrips = 1;
 constexpr int kManyStrips = 1;
-constexpr int kFewTokens = 4;
-inline constexpr TokenWidths kTokenWidths = {{1, 2, 4}, 3, {4}, 1};
+using FewWidths = Widths<1>;
+using ManyWidths = Widths<4>;
+inline constexpr TokenWidths kWidths = MakeWidths(FewWidths(), ManyWidths());
 typedef float Floats __attribute__((vector_size(64)));
 typedef int32_t Ints __attribute__((vector_size(64)));
 typedef uint16_t Words __attribute__((vector_size(64)));
-
-template <bool kMany, class Body>
-inline void ForWidth(int width, Body body) {
-  if constexpr (!kMany) {
-    if (width == 1) return body(std::integral_constant<int, 1>());
-    if (width == 2) return body(std::integral_constant<int, 2>());
-  }
-  return body(std::integral_constant<int, 4>());
-}
 
 template <class Vector>
 inline void KeepInRegister(Vector&) {}

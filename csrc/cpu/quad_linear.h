@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <new>
+#include <type_traits>
 #include <vector>
 
 #include "../common/codebooks.h"
@@ -43,6 +44,22 @@ struct TokenWidths {
   int few[8], num_few, many[4], num_many;
   bool IsFew(int64_t m) const { return m <= few[num_few - 1]; }
 };
+
+// Widths as a type: For calls body(std::integral_constant<int, width>()) for one of them.
+template <int... kWidth>
+struct Widths {
+  template <class Body>
+  static void For(int width, Body body) {
+    static_cast<void>(((width == kWidth && (body(std::integral_constant<int, kWidth>()), true)) || ...));
+  }
+};
+
+template <int... kFew, int... kMany>
+constexpr TokenWidths MakeWidths(Widths<kFew...>, Widths<kMany...>) {
+  return {{kFew...}, sizeof...(kFew), {kMany...}, sizeof...(kMany)};
+}
+
+inline constexpr TokenWidths kOneToken = {{1}, 1, {1}, 1};
 
 std::vector<TokenTile> CutTokens(int64_t m, const TokenWidths& widths);
 
@@ -112,7 +129,7 @@ struct QuadLinearKernel {
                   uint32_t* sums, float* scales);
   void (*run)(const QuadLinearArgs& args, const Weight& weight, int64_t begin_panel, int64_t end_panel);
   int64_t parts;  // words per token and quad that `arrange` writes
-  TokenWidths widths;
+  TokenWidths widths4, widths;  // of 4-bit codes, which most weights have, and of all others
   // Whether int8 activations of many tokens are stored + 128, as unsigned bytes beside signed weights. Not beside 8-bit
   // codes, whose distance from a zero point has 9 bits.
   bool int8_offset = false;

@@ -1,6 +1,5 @@
 // What the bindings of the linears over quads share: activations put in order, panels spread over threads.
 #pragma once
-#include <cmath>
 #include <memory>
 
 #include "../../cpu/quad_linear.h"
@@ -30,7 +29,8 @@ void RunQuadLinear(const cpu::QuadLinearKernel<Weight>& kernel, const Weight& we
   in.arithmetic = arithmetic;
   in.m = input.m;
   in.quads = CeilDiv(input.k, kBlockColumns) * kBlockQuads;
-  in.tiles = cpu::CutTokens(input.m, kernel.widths);
+  const cpu::TokenWidths& widths = grid.bits == 4 ? kernel.widths4 : kernel.widths;
+  in.tiles = cpu::CutTokens(input.m, widths);
   int64_t width = 0;
   for (const cpu::TokenTile& tile : in.tiles) width += tile.width;
   const int64_t words = width * in.quads * kernel.parts;
@@ -41,7 +41,7 @@ void RunQuadLinear(const cpu::QuadLinearKernel<Weight>& kernel, const Weight& we
   in.parts = kernel.parts;
   cpu::QuadInput source = input;
   source.int8 = arithmetic == cpu::Arithmetic::kInt8;
-  const bool offset = kernel.int8_offset && !kernel.widths.IsFew(input.m) && grid.bits < 8;
+  const bool offset = kernel.int8_offset && !widths.IsFew(input.m) && grid.bits < 8;
   source.int8_offset = source.int8 && offset ? 0x80808080u : 0;
   std::vector<int64_t> first(in.tiles.size());  // tokens before each tile, padding included
   for (size_t i = 1; i < first.size(); ++i) first[i] = first[i - 1] + in.tiles[i - 1].width;
