@@ -10,9 +10,11 @@
 // tokens pass by while these are in the first cache.
 #pragma once
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <new>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "../common/codebooks.h"

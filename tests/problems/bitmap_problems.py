@@ -68,6 +68,7 @@ class DualShift:
     mask: torch.Tensor
     exact: torch.Tensor  # float64 [n, k]
     unscaled: torch.Tensor  # the same without column_scale
+    rounded: torch.Tensor  # the same, levels rounded to bfloat16
 
     @property
     def tensors(self) -> tuple[torch.Tensor, ...]:
@@ -88,9 +89,10 @@ def dual_shift(mask: torch.Tensor, bits: int, group_size: int, codebook: str, ge
     else:
         steps = levels(codebook).double()[codes.int()]
     unscaled = torch.where(mask, steps * scale.double()[:, group], 0.0)
+    rounded = torch.where(mask, steps.bfloat16().double() * scale.double()[:, group], 0.0)
     packed = ops.bitmap_dual_shift_pack(codes, mask, bits)
     grid = {"n": n, "bits": bits, "group_size": group_size, "codebook": codebook}
     panels = rows_to_panels(scale)
     zeros = pack_zero(zero, bits) if codebook == "uniform" else zero.new_zeros(*panels.shape[:2], 0)
     exact = unscaled * column_scale.double()
-    return DualShift(*packed, panels, zeros, column_scale, grid, mask, exact, unscaled)
+    return DualShift(*packed, panels, zeros, column_scale, grid, mask, exact, unscaled, rounded)
