@@ -124,11 +124,11 @@ struct QuadLinearArgs {
   int64_t k;
 };
 
-// One instruction set and arithmetic. `arrange` writes one tile of activations; both run on any thread.
+// One instruction set and arithmetic. `arrange` writes the tokens [begin, end) of a tile; both run on any thread.
 template <class Weight>
 struct QuadLinearKernel {
-  void (*arrange)(const QuadInput& input, const QuadGrid& grid, const TokenTile& tile, int64_t quads, uint32_t* x,
-                  uint32_t* sums, float* scales);
+  void (*arrange)(const QuadInput& input, const QuadGrid& grid, const TokenTile& tile, int begin, int end,
+                  int64_t quads, uint32_t* x, uint32_t* sums, float* scales);
   void (*run)(const QuadLinearArgs& args, const Weight& weight, int64_t begin_panel, int64_t end_panel);
   int64_t parts;  // words per token and quad that `arrange` writes
   TokenWidths widths4, widths;  // of 4-bit codes, which most weights have, and of all others

@@ -43,20 +43,13 @@ void RunQuadLinear(const cpu::QuadLinearKernel<Weight>& kernel, const Weight& we
   source.int8 = arithmetic == cpu::Arithmetic::kInt8;
   const bool offset = kernel.int8_offset && !widths.IsFew(input.m) && grid.bits < 8;
   source.int8_offset = source.int8 && offset ? 0x80808080u : 0;
-  std::vector<int64_t> first(in.tiles.size());  // tokens before each tile, padding included
-  for (size_t i = 1; i < first.size(); ++i) first[i] = first[i - 1] + in.tiles[i - 1].width;
-  const auto arrange = [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const size_t at = static_cast<size_t>(i);
-      kernel.arrange(source, grid, in.tiles[at], in.quads, in.x + first[at] * in.quads * in.parts,
-                     in.sums + first[at] * grid.groups, in.scales);
-    }
-  };
-  const int64_t tiles = static_cast<int64_t>(in.tiles.size());
-  if (tiles == 1) {
-    arrange(0, 1);
-  } else {
-    torch::stable::parallel_for(0, tiles, 1, arrange);
+  int64_t position = 0;  // tokens before the tile, padding included
+  for (const cpu::TokenTile& tile : in.tiles) {
+    torch::stable::parallel_for(0, tile.width, 1 + 8192 / input.k, [&](int64_t begin, int64_t end) {
+      kernel.arrange(source, grid, tile, static_cast<int>(begin), static_cast<int>(end), in.quads,
+                     in.x + position * in.quads * in.parts, in.sums + position * grid.groups, in.scales);
+    });
+    position += tile.width;
   }
   // Pairs of panels, which kernels of many tokens share.
   const int64_t panels = NumPanels(n), pairs = CeilDiv(panels, 2);
