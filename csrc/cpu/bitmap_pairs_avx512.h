@@ -44,7 +44,7 @@ class BitmapSteps {
   }
 
  private:
-  static constexpr int64_t kPrefetchBytes = 12288;
+  static constexpr int64_t kPrefetchBytes = 16384;
 
   const uint8_t *bitmap_, *values_;
   int64_t position_, last_;

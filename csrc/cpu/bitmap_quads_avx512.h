@@ -8,6 +8,13 @@
 PRISM_TARGET_BEGIN(PRISM_TARGET_AVX512)
 namespace prism::cpu::avx512 {
 
+// The bits set in eight bytes. As an instruction of its own, because compilers put a clearing of the result in front.
+static PRISM_INLINE inline uint64_t PopCount(const uint8_t* mask) {
+  uint64_t count;
+  asm("popcnt %1, %0" : "=r"(count) : "m"(*reinterpret_cast<const uint8_t(*)[8]>(mask)) : "cc");
+  return count;
+}
+
 // 64 bytes whose low kBits are the next codes; for 4 bits the upper ones are not cleared.
 template <int kBits>
 struct SpreadCodes {
@@ -68,7 +75,7 @@ class BitmapQuads {
     Ints fill = fill_;
     asm("" : "+v"(fill));
     const Ints quad = _mm512_mask_expand_epi8(fill, mask, spread_.Load(at_));
-    at_ += (_mm_popcnt_u64(mask) * kBits + 7) >> 3;
+    at_ += (PopCount(bitmap_ + kIndex * kQuadMaskBytes) * kBits + 7) >> 3;
     return quad;
   }
 
@@ -82,7 +89,7 @@ class BitmapQuads {
   }
 
  private:
-  static constexpr int64_t kPrefetchBytes = 12288;
+  static constexpr int64_t kPrefetchBytes = 16384;
 
   const uint8_t *bitmap_, *codes_;
   int64_t position_, last_;

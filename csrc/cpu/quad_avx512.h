@@ -15,10 +15,10 @@ PRISM_DEFINE_UNROLL
 
 constexpr int kLanes = 16;
 constexpr int kPanelStrips = 1;  // strips per panel
-constexpr int kManyStrips = 2;   // strips that many tokens share: 2 x 12 sums leave registers for weights and activations
+constexpr int kManyStrips = 4;   // strips that many tokens share: 4 x 6 sums leave registers for weights and activations
 using FewWidths = Widths<1, 4>;
 using FewWidths4 = Widths<1, 2, 4, 8, 16>;
-using ManyWidths = Widths<4, 8, 12>;
+using ManyWidths = Widths<2, 4, 6>;
 inline constexpr TokenWidths kWidths = MakeWidths(FewWidths(), ManyWidths());
 inline constexpr TokenWidths kWidths4 = MakeWidths(FewWidths4(), ManyWidths());
 using Floats = __m512;
@@ -165,6 +165,11 @@ struct Int8 {
   }
   static PRISM_INLINE Ints Dot(Ints sum, Ints weights, const uint32_t* x) {
     return _mm512_dpbusd_epi32(sum, weights, _mm512_set1_epi32(static_cast<int>(*x)));
+  }
+  // gcc does not fold the broadcast into the instruction.
+  static PRISM_INLINE Ints DotOnce(Ints sum, Ints weights, const uint32_t* x) {
+    asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(weights), "m"(*x));
+    return sum;
   }
   static PRISM_INLINE Ints Plus(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
   static PRISM_INLINE Floats Value(Ints sum) { return _mm512_cvtepi32_ps(sum); }

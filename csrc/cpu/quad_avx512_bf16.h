@@ -14,6 +14,11 @@ struct BFloat16 : FloatSums {
   static PRISM_INLINE Floats Dot(Floats sum, Ints weights, const uint32_t* x) {
     return _mm512_dpbf16_ps(sum, (__m512bh)weights, (__m512bh)_mm512_set1_epi32(static_cast<int>(*x)));
   }
+  // gcc does not fold the broadcast into the instruction.
+  static PRISM_INLINE Floats DotOnce(Floats sum, Ints weights, const uint32_t* x) {
+    asm("vdpbf16ps %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(weights), "m"(*x));
+    return sum;
+  }
   using Zero = Ints;
 };
 

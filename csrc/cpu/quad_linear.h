@@ -141,6 +141,9 @@ struct QuadLinearKernel {
 // float32 [m, 4 * quads] in natural order, integers where they are quantized. `sums`: 16 * m floats of scratch.
 void AddAnyGroups(const QuadLinearArgs& args, const uint8_t* codes, int64_t panel, std::vector<float>& sums);
 
+// Kernels of many tokens take up to this many panels together.
+inline constexpr int64_t kPanelsTogether = 4;
+
 inline Arithmetic ArithmeticFor(DType x_dtype, bool int8_activations) {
   if (int8_activations) return Arithmetic::kInt8;
   return x_dtype == DType::kBFloat16 && ActiveIsa() == Isa::kAvx512Bf16 ? Arithmetic::kBFloat16 : Arithmetic::kFloat32;

@@ -51,11 +51,11 @@ void RunQuadLinear(const cpu::QuadLinearKernel<Weight>& kernel, const Weight& we
     });
     position += tile.width;
   }
-  // Pairs of panels, which kernels of many tokens share.
-  const int64_t panels = NumPanels(n), pairs = CeilDiv(panels, 2);
-  const int64_t grain = 1 + 65536 / (2 * kPanelRows * input.k * std::max<int64_t>(input.m, 1) + 1);
-  torch::stable::parallel_for(0, pairs, grain, [&](int64_t begin, int64_t end) {
-    kernel.run(args, weight, 2 * begin, std::min(2 * end, panels));
+  constexpr int64_t kSet = cpu::kPanelsTogether;
+  const int64_t panels = NumPanels(n), sets = CeilDiv(panels, kSet);
+  const int64_t grain = 1 + 65536 / (kSet * kPanelRows * input.k * input.m + 1);
+  torch::stable::parallel_for(0, sets, grain, [&](int64_t begin, int64_t end) {
+    kernel.run(args, weight, kSet * begin, std::min(kSet * end, panels));
   });
 }
 
