@@ -14,6 +14,7 @@ PRISM_DEFINE_UNROLL
 constexpr int kLanes = 8;
 constexpr int kPanelStrips = 2;  // both halves of a panel share the activations
 constexpr int kManyStrips = 2;
+constexpr int kSumRegisters = 8;  // what sums of few tokens may take
 using FewWidths = Widths<1, 4>;
 using ManyWidths = Widths<4>;
 inline constexpr TokenWidths kWidths = MakeWidths(FewWidths(), ManyWidths());
@@ -95,17 +96,28 @@ struct Float32 {
   static PRISM_INLINE Floats StartChunk(const Segment&, int, const uint32_t*) { return _mm256_setzero_ps(); }
 };
 
-// Up to 6 bits: zero points are subtracted from all four bytes at once, which then are sign-extended.
+// Up to 6 bits: a code at bit p of a float's mantissa, under the exponent of 2^(23 - p), is that power plus the code.
+// Subtracting the power plus the zero point is exact, and neither shifts nor conversions are needed but for the last byte.
 struct Float32Convert : Float32 {
-  using Zero = Ints;
-  explicit Float32Convert(const QuadGrid& grid) : mask(_mm256_set1_epi8(static_cast<char>((1 << grid.bits) - 1))) {}
-  static PRISM_INLINE Ints Prepare(Ints zero) { return _mm256_mullo_epi32(zero, _mm256_set1_epi32(0x01010101)); }
-  template <int kPart>
-  PRISM_INLINE Floats Decode(Ints quad, Ints zero) const {
-    const Ints steps = _mm256_sub_epi8(_mm256_and_si256(quad, mask), zero);
-    return _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(steps, 24 - 8 * kPart), 24));
+  struct Zero {
+    Floats offset[3];
+  };
+  explicit Float32Convert(const QuadGrid& grid) : mask((1 << grid.bits) - 1) {}
+  static constexpr float Power(int position) { return static_cast<float>(1 << (23 - position)); }
+  static PRISM_INLINE Zero Prepare(Ints zero) {
+    const Floats z = _mm256_cvtepi32_ps(zero);
+    return {{_mm256_add_ps(_mm256_set1_ps(Power(0)), z), _mm256_add_ps(_mm256_set1_ps(Power(8)), z),
+             _mm256_add_ps(_mm256_set1_ps(Power(16)), z)}};
   }
-  Ints mask;
+  template <int kPart>
+  PRISM_INLINE Floats Decode(Ints quad, const Zero& zero) const {
+    constexpr int kPosition = kPart == 3 ? 16 : 8 * kPart;
+    if constexpr (kPart == 3) quad = _mm256_srli_epi32(quad, 8);
+    const Ints code = _mm256_and_si256(quad, _mm256_set1_epi32(mask << kPosition));
+    const Floats moved = _mm256_or_ps(_mm256_castsi256_ps(code), _mm256_set1_ps(Power(kPosition)));
+    return _mm256_sub_ps(moved, zero.offset[kPosition / 8]);
+  }
+  int32_t mask;
 };
 
 struct Float32Wide : Float32 {

@@ -16,6 +16,7 @@ PRISM_DEFINE_UNROLL
 constexpr int kLanes = 16;
 constexpr int kPanelStrips = 1;  // strips per panel
 constexpr int kManyStrips = 4;   // strips that many tokens share: 4 x 6 sums leave registers for weights and activations
+constexpr int kSumRegisters = 16;  // what sums of few tokens may take
 using FewWidths = Widths<1, 4>;
 using FewWidths4 = Widths<1, 2, 4, 8, 16>;
 using ManyWidths = Widths<2, 4, 6>;

@@ -12,6 +12,7 @@ PRISM_DEFINE_UNROLL
 constexpr int kLanes = 16;
 constexpr int kPanelStrips = 1;
 constexpr int kManyStrips = 1;
+constexpr int kSumRegisters = 4;  // what sums of few tokens may take
 using FewWidths = Widths<1>;
 using ManyWidths = Widths<4>;
 inline constexpr TokenWidths kWidths = MakeWidths(FewWidths(), ManyWidths());
