@@ -37,8 +37,8 @@ Tensor BitmapDualShiftLinearCpu(const Tensor& x, const Tensor& bitmap, const Ten
     StoreBias(shift, m, n, dtype, y.mutable_data_ptr());
     return y;
   }
-  RunQuadLinear(kernel, weight, grid, arithmetic, {x.const_data_ptr(), dtype, m, k, factors.data(), false, 0},
-                shift.empty() ? nullptr : shift.data(), n, y.mutable_data_ptr());
+  cpu::CallQuadLinear(kernel, weight, grid, arithmetic, {x.const_data_ptr(), dtype, m, k, factors.data(), false, 0},
+                shift.empty() ? nullptr : shift.data(), n, y.mutable_data_ptr(), TorchParallel());
   return y;
 }
 

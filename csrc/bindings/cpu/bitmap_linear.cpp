@@ -24,8 +24,8 @@ Tensor BitmapLinearCpu(const Tensor& x, const Tensor& bitmap, const Tensor& valu
     StoreBias(shift, m, n, dtype, y.mutable_data_ptr());
     return y;
   }
-  RunQuadLinear(kernel, weight, one_group, arithmetic, {x.const_data_ptr(), dtype, m, k, nullptr, false, 0},
-                shift.empty() ? nullptr : shift.data(), n, y.mutable_data_ptr());
+  cpu::CallQuadLinear(kernel, weight, one_group, arithmetic, {x.const_data_ptr(), dtype, m, k, nullptr, false, 0},
+                shift.empty() ? nullptr : shift.data(), n, y.mutable_data_ptr(), TorchParallel());
   return y;
 }
 

@@ -33,8 +33,8 @@ Tensor DualShiftLinearCpu(const Tensor& x, const Tensor& codes, const Tensor& sc
     StoreBias(shift, m, n, dtype, y.mutable_data_ptr());
     return y;
   }
-  RunQuadLinear(kernel, weight, grid, arithmetic, {x.const_data_ptr(), dtype, m, k, factors.data(), false, 0},
-                shift.empty() ? nullptr : shift.data(), n, y.mutable_data_ptr());
+  cpu::CallQuadLinear(kernel, weight, grid, arithmetic, {x.const_data_ptr(), dtype, m, k, factors.data(), false, 0},
+                shift.empty() ? nullptr : shift.data(), n, y.mutable_data_ptr(), TorchParallel());
   return y;
 }
 
