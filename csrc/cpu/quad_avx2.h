@@ -15,8 +15,13 @@ constexpr int kLanes = 8;
 constexpr int kPanelStrips = 2;  // both halves of a panel share the activations
 constexpr int kManyStrips = 2;
 constexpr int kSumRegisters = 8;  // what sums of few tokens may take
+#ifdef PRISM_FEW_TILES
+using FewWidths = Widths<2>;
+using ManyWidths = Widths<2>;
+#else
 using FewWidths = Widths<1, 4>;
 using ManyWidths = Widths<4>;
+#endif
 inline constexpr TokenWidths kWidths = MakeWidths(FewWidths(), ManyWidths());
 using Floats = __m256;
 using Ints = __m256i;
@@ -64,7 +69,7 @@ static inline PRISM_INLINE Floats LoadScales(const QuadGrid& grid, int64_t strip
 
 // The zero points of one group, 0 where the codebook has none.
 static inline PRISM_INLINE Ints LoadZeros(const QuadGrid& grid, int64_t strip, int64_t group) {
-  if (grid.codebook != Codebook::kUniform) return _mm256_setzero_si256();
+  if (!grid.HasZeros()) return _mm256_setzero_si256();
   const uint8_t* p = grid.zero + GroupOf(grid, strip, group) * ZeroBytes(grid.bits);
   if (grid.bits > 4) {
     return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + strip % 2 * kLanes)));

@@ -17,9 +17,15 @@ constexpr int kLanes = 16;
 constexpr int kPanelStrips = 1;  // strips per panel
 constexpr int kManyStrips = 4;   // strips that many tokens share: 4 x 6 sums leave registers for weights and activations
 constexpr int kSumRegisters = 16;  // what sums of few tokens may take
+#ifdef PRISM_FEW_TILES
+using FewWidths = Widths<2>;
+using FewWidths4 = Widths<2>;
+using ManyWidths = Widths<2>;
+#else
 using FewWidths = Widths<1, 4>;
 using FewWidths4 = Widths<1, 2, 4, 8, 16>;
 using ManyWidths = Widths<2, 4, 6>;
+#endif
 inline constexpr TokenWidths kWidths = MakeWidths(FewWidths(), ManyWidths());
 inline constexpr TokenWidths kWidths4 = MakeWidths(FewWidths4(), ManyWidths());
 using Floats = __m512;
@@ -66,7 +72,7 @@ static inline PRISM_INLINE Floats LoadScales(const QuadGrid& grid, int64_t panel
 
 // The zero points of one group, 0 where the codebook has none.
 static inline PRISM_INLINE Ints LoadZeros(const QuadGrid& grid, int64_t panel, int64_t group) {
-  if (grid.codebook != Codebook::kUniform) return _mm512_setzero_si512();
+  if (!grid.HasZeros()) return _mm512_setzero_si512();
   const uint8_t* p = grid.zero + (panel * grid.groups + group) * ZeroBytes(grid.bits);
   if (grid.bits > 4) return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   const __m128i pairs = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)), low = _mm_set1_epi8(15);

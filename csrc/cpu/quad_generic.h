@@ -14,7 +14,11 @@ constexpr int kPanelStrips = 1;
 constexpr int kManyStrips = 1;
 constexpr int kSumRegisters = 4;  // what sums of few tokens may take
 using FewWidths = Widths<1>;
+#ifdef PRISM_FEW_TILES
+using ManyWidths = Widths<2>;
+#else
 using ManyWidths = Widths<4>;
+#endif
 inline constexpr TokenWidths kWidths = MakeWidths(FewWidths(), ManyWidths());
 typedef float Floats __attribute__((vector_size(64)));
 typedef int32_t Ints __attribute__((vector_size(64)));
@@ -60,7 +64,7 @@ inline Floats LoadScales(const QuadGrid& grid, int64_t panel, int64_t group) {
 // The zero points of one group, 0 where the codebook has none.
 inline Ints LoadZeros(const QuadGrid& grid, int64_t panel, int64_t group) {
   Ints v{};
-  if (grid.codebook != Codebook::kUniform) return v;
+  if (!grid.HasZeros()) return v;
   for (int i = 0; i < kLanes; ++i) v[i] = ZeroPoint(grid, panel * grid.groups + group, i);
   return v;
 }
@@ -111,7 +115,7 @@ struct Int8 {
   using Sum = Ints;
   using Weights = Ints;
   using Zero = Ints;
-  explicit Int8(const QuadGrid& grid) : mask(((1 << grid.bits) - 1) * 0x01010101) {}
+  explicit Int8(const QuadGrid& grid) : mask(static_cast<int32_t>(((1u << grid.bits) - 1) * 0x01010101u)) {}
   template <int kPart>
   Ints Decode(Ints quad, Ints) const { return quad & mask; }
   static Ints Start(Ints zero, const uint32_t* sum) { return zero * -static_cast<int32_t>(*sum); }

@@ -68,11 +68,12 @@ std::vector<TokenTile> CutTokens(int64_t m, const TokenWidths& widths);
 // Per row and group: scale and zero point, as stored.
 struct QuadGrid {
   const uint16_t* scale;  // bf16 [panels, groups, 16]; null: 1 everywhere
-  const uint8_t* zero;    // [panels, groups, ZeroBytes(bits)]; unused unless kUniform
+  const uint8_t* zero;    // [panels, groups, ZeroBytes(bits)]; unused unless kUniform, null: 0 everywhere
   int64_t groups, group_size;
   int bits;
   Codebook codebook;
 
+  bool HasZeros() const { return zero != nullptr && codebook == Codebook::kUniform; }
   int64_t GroupQuads(int64_t quads) const { return groups <= 1 ? quads : group_size / kQuadColumns; }
   // The byte that stands for a pruned weight where the zero point does not.
   int ZeroLevel() const {

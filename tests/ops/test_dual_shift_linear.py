@@ -85,7 +85,6 @@ def test_literal_of_8_bit_activations(isa):
         assert y.tolist() == [[row_0] + 15 * [0.0] + [row_16], 17 * [0.0]]
 
 
-@pytest.mark.skipif(not dispatch.has_compiled("dual_shift_linear", "cpu"), reason="needs the compiled kernel")
 def test_a_compiled_kernel_serves(isa):
     for bits, codebook in GRIDS:
         for dtype in DTYPES:
@@ -138,6 +137,12 @@ def test_long_rows_match_the_unrounded_weight(isa, generator):
         x = torch.randn(3, 1500, generator=generator).bfloat16()
         y = ops.dual_shift_linear(x, *packed, n=24, bits=bits, group_size=64, codebook=codebook)
         assert_matches(y, dense(x, packed, 24, bits, 64, codebook), 1500)
+
+
+def test_activations_too_small_to_divide_stay_finite(isa):
+    x = torch.full((1, 131), 1e-44)
+    y, _ = linear_of((18, 131), 4, 32, "uniform", x, activation_bits=8)
+    assert torch.equal(y, torch.zeros_like(y))
 
 
 def test_8_bit_activations_are_close_to_exact_ones(isa, generator):
