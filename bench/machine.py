@@ -39,8 +39,27 @@ def load_average() -> float:
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else float("nan")
 
 
+def competing_cores(interval: float = 0.5) -> float:
+    """How many cores other processes and other guests of the host kept busy while this one slept; nan off Linux.
+
+    The load average cannot tell: after a minute of timing it counts the benchmark's own threads.
+    """
+    if not os.path.exists("/proc/stat"):
+        return float("nan")
+    ticks, own = _busy_ticks(), time.process_time()
+    time.sleep(interval)
+    busy = (_busy_ticks() - ticks) / os.sysconf("SC_CLK_TCK") - (time.process_time() - own)
+    return round(max(0.0, busy / interval), 2)
+
+
+def _busy_ticks() -> int:
+    with open("/proc/stat", encoding="utf-8") as lines:
+        user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, lines.readline().split()[1:9])
+    return user + nice + system + irq + softirq + steal
+
+
 def environment() -> dict[str, Any]:
-    """What every result file states. The load average is that of the start."""
+    """What every result file states. The load average and the competing cores are those of the start."""
     return {
         "prism_kernels": __version__,
         "torch": torch.__version__,
@@ -50,6 +69,7 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "isa": dispatch.cpu_isa(),
         "load_average": load_average(),
+        "competing_cores": competing_cores(),
         "variables": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
         "time": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
         "stream_gbps": round(stream_bandwidth(), 1),

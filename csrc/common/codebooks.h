@@ -2,6 +2,8 @@
 #pragma once
 #include <cstdint>
 
+#include "host_device.h"
+
 namespace prism {
 
 // kUniform codes are steps from a zero point; the others index a table of levels.
@@ -19,17 +21,17 @@ constexpr const float* CodebookLevels(Codebook codebook) {
   return codebook == Codebook::kNf4 ? kNf4Levels : codebook == Codebook::kNf3 ? kNf3Levels : nullptr;
 }
 
-constexpr int CodebookSize(Codebook codebook) {
+PRISM_HOST_DEVICE constexpr int CodebookSize(Codebook codebook) {
   return codebook == Codebook::kNf4 ? 16 : codebook == Codebook::kNf3 ? 8 : 0;
 }
 
-constexpr bool IsCodeWidth(int64_t bits) { return (bits >= 2 && bits <= 6) || bits == 8; }
+PRISM_HOST_DEVICE constexpr bool IsCodeWidth(int64_t bits) { return (bits >= 2 && bits <= 6) || bits == 8; }
 
 // Bytes of `count` packed codes.
-constexpr int64_t PackedBytes(int64_t count, int64_t bits) { return (count * bits + 7) / 8; }
+PRISM_HOST_DEVICE constexpr int64_t PackedBytes(int64_t count, int64_t bits) { return (count * bits + 7) / 8; }
 
 // Code `index` of a little-endian bit stream; reads only bytes that hold bits of it.
-inline uint32_t CodeAt(const uint8_t* stream, int64_t index, int bits) {
+PRISM_HOST_DEVICE inline uint32_t CodeAt(const uint8_t* stream, int64_t index, int bits) {
   const int64_t bit = index * bits;
   const int shift = static_cast<int>(bit & 7);
   uint32_t value = stream[bit >> 3] >> shift;

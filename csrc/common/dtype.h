@@ -3,34 +3,36 @@
 #include <cstdint>
 #include <cstring>
 
+#include "host_device.h"
+
 namespace prism {
 
 enum class DType { kFloat32, kFloat16, kBFloat16 };
 
-inline int64_t DTypeBytes(DType dtype) { return dtype == DType::kFloat32 ? 4 : 2; }
+PRISM_HOST_DEVICE inline int64_t DTypeBytes(DType dtype) { return dtype == DType::kFloat32 ? 4 : 2; }
 
-inline uint32_t FloatBits(float value) {
+PRISM_HOST_DEVICE inline uint32_t FloatBits(float value) {
   uint32_t bits;
   std::memcpy(&bits, &value, sizeof bits);
   return bits;
 }
 
-inline float BitsToFloat(uint32_t bits) {
+PRISM_HOST_DEVICE inline float BitsToFloat(uint32_t bits) {
   float value;
   std::memcpy(&value, &bits, sizeof value);
   return value;
 }
 
-inline float BFloat16ToFloat(uint16_t bits) { return BitsToFloat(static_cast<uint32_t>(bits) << 16); }
+PRISM_HOST_DEVICE inline float BFloat16ToFloat(uint16_t bits) { return BitsToFloat(static_cast<uint32_t>(bits) << 16); }
 
 // Round to nearest even; NaN becomes the quiet NaN of the same sign.
-inline uint16_t FloatToBFloat16(float value) {
+PRISM_HOST_DEVICE inline uint16_t FloatToBFloat16(float value) {
   const uint32_t bits = FloatBits(value);
   if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((bits >> 16) | 0x0040u);
   return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
-inline float Float16ToFloat(uint16_t half) {
+PRISM_HOST_DEVICE inline float Float16ToFloat(uint16_t half) {
   const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16;
   const uint32_t exponent = (half >> 10) & 0x1fu;
   const uint32_t mantissa = half & 0x3ffu;
@@ -41,7 +43,7 @@ inline float Float16ToFloat(uint16_t half) {
 }
 
 // Round to nearest even; overflow gives infinity.
-inline uint16_t FloatToFloat16(float value) {
+PRISM_HOST_DEVICE inline uint16_t FloatToFloat16(float value) {
   const uint32_t bits = FloatBits(value);
   const uint32_t sign = (bits >> 16) & 0x8000u;
   const uint32_t magnitude = bits & 0x7fffffffu;
@@ -55,7 +57,7 @@ inline uint16_t FloatToFloat16(float value) {
   return static_cast<uint16_t>(sign | (rounded >> 13));
 }
 
-inline float LoadFloat(const void* data, DType dtype, int64_t index) {
+PRISM_HOST_DEVICE inline float LoadFloat(const void* data, DType dtype, int64_t index) {
   switch (dtype) {
     case DType::kFloat32: return static_cast<const float*>(data)[index];
     case DType::kFloat16: return Float16ToFloat(static_cast<const uint16_t*>(data)[index]);
@@ -63,7 +65,7 @@ inline float LoadFloat(const void* data, DType dtype, int64_t index) {
   }
 }
 
-inline void StoreFloat(float value, void* data, DType dtype, int64_t index) {
+PRISM_HOST_DEVICE inline void StoreFloat(float value, void* data, DType dtype, int64_t index) {
   switch (dtype) {
     case DType::kFloat32: static_cast<float*>(data)[index] = value; break;
     case DType::kFloat16: static_cast<uint16_t*>(data)[index] = FloatToFloat16(value); break;
@@ -71,6 +73,6 @@ inline void StoreFloat(float value, void* data, DType dtype, int64_t index) {
   }
 }
 
-constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+PRISM_HOST_DEVICE constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 }  // namespace prism

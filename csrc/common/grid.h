@@ -13,7 +13,7 @@ struct Grid {
 };
 
 // `low` <= 0 <= `high` span the group's values; maxq = 2^bits - 1. Rounds half to even, as the machine does by default.
-inline Grid FindGrid(float low, float high, float maxq) {
+PRISM_HOST_DEVICE inline Grid FindGrid(float low, float high, float maxq) {
   constexpr float kLargest = 0x1.fep127f, kSmallestNormal = 0x1p-126f;  // of bfloat16
   const float step = (high - low) / maxq;
   uint16_t scale = FloatToBFloat16(step < kLargest ? step : kLargest);
@@ -22,7 +22,7 @@ inline Grid FindGrid(float low, float high, float maxq) {
   return {scale, static_cast<uint8_t>(zero < maxq ? zero : maxq)};
 }
 
-inline uint8_t RoundToGrid(float value, float scale, float zero, float maxq) {
+PRISM_HOST_DEVICE inline uint8_t RoundToGrid(float value, float scale, float zero, float maxq) {
   const float code = std::nearbyint(value / scale) + zero;
   if (!(code > 0.0f)) return 0;
   return static_cast<uint8_t>(code < maxq ? code : maxq);

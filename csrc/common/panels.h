@@ -16,12 +16,12 @@ inline constexpr int64_t kBlockQuads = kBlockColumns / kQuadColumns;
 // Byte b of a lane is this column of the quad: low bytes of the 16-bit words are a pair of neighbours, high bytes too.
 inline constexpr int kQuadOrder[4] = {0, 2, 1, 3};
 
-inline int64_t NumPanels(int64_t n) { return CeilDiv(n, kPanelRows); }
-inline int64_t NumQuads(int64_t k) { return CeilDiv(k, kQuadColumns); }
-inline int64_t NumBlocks32(int64_t k) { return CeilDiv(k, kBlockColumns); }
+PRISM_HOST_DEVICE inline int64_t NumPanels(int64_t n) { return CeilDiv(n, kPanelRows); }
+PRISM_HOST_DEVICE inline int64_t NumQuads(int64_t k) { return CeilDiv(k, kQuadColumns); }
+PRISM_HOST_DEVICE inline int64_t NumBlocks32(int64_t k) { return CeilDiv(k, kBlockColumns); }
 
 // Bytes of the zero points of one group of one panel: two rows to a byte up to 4 bits.
-inline int64_t ZeroBytes(int bits) { return bits <= 4 ? kPanelRows / 2 : kPanelRows; }
+PRISM_HOST_DEVICE inline int64_t ZeroBytes(int bits) { return bits <= 4 ? kPanelRows / 2 : kPanelRows; }
 
 // Codes are split into bit planes, low bits first: `high` is 0 where one plane is enough. A plane of w bits is w vectors
 // of 64 bytes per block; quad q lies in vector q / (8 / w), shifted by w * (q % (8 / w)).
@@ -29,11 +29,11 @@ struct PlaneWidths {
   int low, high;
 };
 
-constexpr PlaneWidths PlaneWidthsOf(int bits) {
+PRISM_HOST_DEVICE constexpr PlaneWidths PlaneWidthsOf(int bits) {
   return bits == 8 || bits == 4 || bits == 2 ? PlaneWidths{bits, 0} : PlaneWidths{bits == 3 ? 2 : 4, bits == 3 ? 1 : bits - 4};
 }
 
 // Bytes of the packed codes of one panel.
-inline int64_t PanelCodeBytes(int64_t k, int bits) { return NumBlocks32(k) * bits * kQuadBytes; }
+PRISM_HOST_DEVICE inline int64_t PanelCodeBytes(int64_t k, int bits) { return NumBlocks32(k) * bits * kQuadBytes; }
 
 }  // namespace prism

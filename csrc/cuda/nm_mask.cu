@@ -1,6 +1,8 @@
 // One thread per score: it counts the members of its group that beat it, and stays if fewer than the kept number do.
 #include "nm_mask.cuh"
 
+#include "common/launch.cuh"
+
 namespace prism::cuda {
 namespace {
 
@@ -35,8 +37,7 @@ cudaError_t NmMask(const float* scores, int64_t num_rows, int64_t k, int64_t n_k
   const int64_t numel = num_rows * k;
   if (numel == 0) return cudaSuccess;
   const int64_t blocks = min((numel + kThreads - 1) / kThreads, kMaxBlocks);
-  NmMaskKernel<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(scores, numel, k, n_keep, m, mask);
-  return cudaGetLastError();
+  return Launch(NmMaskKernel, static_cast<unsigned>(blocks), kThreads, 0, stream, scores, numel, k, n_keep, m, mask);
 }
 
 }  // namespace prism::cuda

@@ -23,4 +23,6 @@ list(JOIN CMAKE_CUDA_ARCHITECTURES " " PRISM_CUDA_ARCHS)
 file(GLOB PRISM_CUDA_SOURCES CONFIGURE_DEPENDS csrc/cuda/*.cu)
 add_library(prism_cuda STATIC ${PRISM_CUDA_SOURCES})
 target_link_libraries(prism_cuda PUBLIC CUDA::cudart_static)
+# As on the CPU, no contraction: a fused multiply-add only where the source writes one.
+target_compile_options(prism_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-fmad=false>)
 set_target_properties(prism_cuda PROPERTIES POSITION_INDEPENDENT_CODE ON)

@@ -1,0 +1,93 @@
+// Every instruction that C++ has no word for, and nothing else: inline PTX here, the same contracts on the CPU in
+// tests/csrc/emulator/ptx.h. Fragment layouts are those of the PTX ISA, "mma.m16n8k16": with g = lane / 4, t = lane % 4,
+//   a = {(g, 2t..2t+1), (g + 8, 2t..), (g, 2t + 8..), (g + 8, 2t + 8..)}   [16, 16], row by row
+//   b = {(2t..2t+1, g), (2t + 8.., g)}                                     [16, 8], column by column
+//   d = {(g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1)}               [16, 8] float32
+#pragma once
+#include "launch.cuh"
+
+#ifdef PRISM_CUDA_EMULATOR
+#include "ptx.h"
+#else
+
+namespace prism::cuda {
+
+// ---- tensor cores -------------------------------------------------------------------------------------------------------
+__device__ inline void MmaBf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+__device__ inline void MmaFp16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// Four 8x8 matrices of 16-bit values; lane i gives the address (16-byte aligned, in shared memory) of row i % 8 of matrix
+// i / 8, and gets (lane / 4, 2 * (lane % 4)..) of matrix j in r[j].
+__device__ inline void LoadMatrix4(uint32_t (&r)[4], const void* shared_row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(shared_row)))
+               : "memory");
+}
+
+// ---- asynchronous copies from global to shared memory ---------------------------------------------------------------------
+// 16 bytes, both addresses aligned to 16; only the first `bytes` (0 to 16) are read, the rest becomes 0.
+__device__ inline void CopyAsync16(void* shared, const void* global, int bytes = 16) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(static_cast<uint32_t>(__cvta_generic_to_shared(shared))),
+               "l"(global), "r"(bytes)
+               : "memory");
+}
+
+// Closes the group of copies that this thread began since the last call.
+__device__ inline void CopyAsyncCommit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+// Waits until at most kGroups of this thread's newest groups are under way; other threads see the data after a barrier.
+template <int kGroups>
+__device__ inline void CopyAsyncWait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kGroups) : "memory");
+}
+
+// ---- global memory --------------------------------------------------------------------------------------------------------
+// 16 bytes that this launch reads once: past the first-level cache.
+__device__ inline uint4 LoadOnce16(const void* at) {
+  uint4 value;
+  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
+               : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+               : "l"(at));
+  return value;
+}
+
+// ---- pairs of 16-bit floats, low half first -------------------------------------------------------------------------------
+__device__ inline uint32_t PackBf16(float low, float high) {
+  uint32_t pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+}
+
+__device__ inline uint32_t PackFp16(float low, float high) {
+  uint32_t pair;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+}
+
+// a * b + c of each half, rounded once.
+__device__ inline uint32_t FmaBf16(uint32_t a, uint32_t b, uint32_t c) {
+  uint32_t d;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+  return d;
+}
+
+__device__ inline uint32_t FmaFp16(uint32_t a, uint32_t b, uint32_t c) {
+  uint32_t d;
+  asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+  return d;
+}
+
+}  // namespace prism::cuda
+#endif

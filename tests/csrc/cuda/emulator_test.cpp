@@ -1,0 +1,132 @@
+// The emulator itself: what it must compute, and the mistakes that it must notice (each in a child process).
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "cuda/common/ptx.cuh"
+
+using namespace prism;
+
+namespace {
+
+void MmaKernel(const uint16_t* a, const uint16_t* b, float* d) {
+  const int g = emulator::Lane() / 4, t = emulator::Lane() % 4;
+  const auto pair = [](const uint16_t* at) { return at[0] | static_cast<uint32_t>(at[1]) << 16; };
+  PRISM_DYNAMIC_SMEM(shared);
+  auto* tile = reinterpret_cast<uint16_t*>(shared);
+  for (int i = emulator::Lane() * 8; i < 256; i += 256) cuda::CopyAsync16(tile + i, a + i);
+  cuda::CopyAsyncCommit();
+  cuda::CopyAsyncWait<0>();
+  __syncwarp();
+  uint32_t fragment[4];  // matrices of ldmatrix in the order of a: rows 0-7 and 8-15, then columns 8-15 of both
+  const int row = emulator::Lane() % 16, column = emulator::Lane() / 16 * 8;
+  cuda::LoadMatrix4(fragment, tile + row * 16 + column);
+  const uint32_t fragment_b[2] = {pair(b + g * 16 + 2 * t), pair(b + g * 16 + 2 * t + 8)};
+  float sums[4] = {0, 0, 0, 0};
+  cuda::MmaBf16(sums, fragment, fragment_b);
+  for (int i = 0; i < 4; ++i) d[(g + i / 2 * 8) * 8 + 2 * t + i % 2] = sums[i];
+}
+
+void TestMma() {
+  test::Buffer<uint16_t> a(256), b(128);
+  for (int64_t i = 0; i < a.size(); ++i) a[i] = FloatToBFloat16(static_cast<float>(test::RandomInt(-8, 8)));
+  for (int64_t i = 0; i < b.size(); ++i) b[i] = FloatToBFloat16(static_cast<float>(test::RandomInt(-8, 8)));
+  test::Buffer<float> d(128);
+  PRISM_CHECK(cuda::Launch(MmaKernel, 1, 32, 512, nullptr, a.data(), b.data(), d.data()) == cudaSuccess, "launch");
+  for (int row = 0; row < 16; ++row) {
+    for (int column = 0; column < 8; ++column) {
+      float expected = 0;
+      for (int k = 0; k < 16; ++k) expected += BFloat16ToFloat(a[row * 16 + k]) * BFloat16ToFloat(b[column * 16 + k]);
+      PRISM_CHECK(d[row * 8 + column] == expected, "element %d, %d", row, column);
+    }
+  }
+}
+
+void GridKernel(int* counts, int* seen) {
+  if (threadIdx.x == 0) atomicAdd(counts, 1);
+  cuda::GridBarrier();
+  if (threadIdx.x == 0) seen[blockIdx.x] = *counts;
+}
+
+void TestGridBarrier() {
+  int counts = 0, seen[5] = {};
+  PRISM_CHECK(cuda::LaunchCooperative(GridKernel, 5, 64, 0, nullptr, &counts, seen) == cudaSuccess, "launch");
+  for (const int value : seen) PRISM_CHECK(value == 5, "%d blocks before the barrier", value);
+}
+
+void SumKernel(const float* in, float* out) {
+  float sum = in[threadIdx.x];
+  for (int lanes = 16; lanes > 0; lanes /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, lanes);
+  const unsigned negative = __ballot_sync(0xffffffffu, in[threadIdx.x] < 0);
+  out[threadIdx.x] = sum + static_cast<float>(__popc(negative));
+}
+
+void TestCollectives() {
+  test::Buffer<float> in(64), out(64);
+  float sums[2] = {0, 0};
+  for (int i = 0; i < 64; ++i) in[i] = static_cast<float>(i % 2 == 0 ? i : -i), sums[i / 32] += in[i] + (in[i] < 0);
+  cuda::Launch(SumKernel, 1, 64, 0, nullptr, in.data(), out.data());
+  for (int i = 0; i < 64; ++i) PRISM_CHECK(out[i] == sums[i / 32], "lane %d: %f", i, static_cast<double>(out[i]));
+}
+
+void SkippedBarrier(int*) {
+  if (threadIdx.x < 32) __syncwarp();
+  if (threadIdx.x != 5) __syncthreads();
+  if (threadIdx.x == 5) __syncwarp();
+}
+
+void UnfinishedCopy(int* from) {
+  PRISM_DYNAMIC_SMEM(shared);
+  cuda::CopyAsync16(shared, from);
+}
+
+void PastSharedMemory(int* out) {
+  PRISM_DYNAMIC_SMEM(shared);
+  *out = shared[512];
+}
+
+void MustDie(const char* name, void (*kernel)(int*)) {
+  const pid_t child = fork();
+  if (child == 0) {
+    std::freopen("/dev/null", "w", stderr);
+    alignas(16) int memory[4] = {};
+    cuda::Launch(kernel, 1, 64, 512, nullptr, memory);
+    _exit(0);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  PRISM_CHECK(!(WIFEXITED(status) && WEXITSTATUS(status) == 0), "%s was not noticed", name);
+}
+
+// Lane i reads what lane 31 - i wrote. Without the barrier between, some order of threads reads NaN patterns.
+void MissingBarrier(float* out) {
+  PRISM_DYNAMIC_SMEM(shared);
+  auto* values = reinterpret_cast<float*>(shared);
+  values[threadIdx.x] = 1.0f;
+  out[threadIdx.x] = values[63 - threadIdx.x];
+}
+
+void TestMissingBarrierShows() {
+  test::Buffer<float> out(64);
+  cuda::Launch(MissingBarrier, 1, 64, 512, nullptr, out.data());
+  int wrong = 0;
+  for (int i = 0; i < 64; ++i) wrong += out[i] != 1.0f;
+  PRISM_CHECK(wrong > 0, "a missing barrier left no trace");
+}
+
+}  // namespace
+
+int main() {
+  TestMma();
+  TestGridBarrier();
+  TestCollectives();
+  MustDie("a barrier that one thread skips", SkippedBarrier);
+  MustDie("an asynchronous copy that is not waited for", UnfinishedCopy);
+#if defined(__SANITIZE_ADDRESS__)
+  MustDie("a read past shared memory", PastSharedMemory);
+#else
+  (void)PastSharedMemory;
+#endif
+  TestMissingBarrierShows();
+  return 0;
+}
