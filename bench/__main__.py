@@ -22,7 +22,7 @@ from .harness import Row, run
 from .machine import device_folder, environment, stream_bandwidth
 from .problems import QUICK_SHAPES, QUICK_TOKENS, SHAPES, TOKENS, Request, shape_name
 
-#: With more of a core busy elsewhere, threads wait for one another in ticks of the scheduler, whichever kernel they run.
+#: With more of a core busy elsewhere, threads wait for one another in ticks of the scheduler, whatever they run.
 BUSY_CORES = 0.1
 HERE = Path(__file__).parent
 OPS = sorted(path.stem.removeprefix("bench_") for path in HERE.glob("bench_*.py") if path.stem != "bench_model")

@@ -2,7 +2,7 @@
 
 from prism_kernels.nn import DualShiftLinear
 
-from . import peers
+from . import gpu_linears, peers
 from .linears import INT4_BOUND, linear_cases, packed
 from .problems import GROUP_SIZE, Request
 from .targets import INT4, INT4_A8
@@ -23,3 +23,10 @@ def cases(request: Request):
         ]
 
     return linear_cases(OP, make, request, mask_of=None)
+
+
+def gpu_cases(request: Request):
+    def make(weight, mask):
+        return [gpu_linears.packed(INT4, DualShiftLinear, weight, **OPTIONS), gpu_linears.tinygemm(weight)]
+
+    return gpu_linears.linear_cases(OP, make, request, mask_of=None)

@@ -11,6 +11,7 @@ import torch
 from prism_kernels import ops
 from prism_kernels.reference.obs_sweep import obs_sweep as column_loop
 
+from .gpu_linears import gpu_backend
 from .harness import Case, Contender
 from .problems import GROUP_SIZE, Request, random_mask
 from .targets import COLUMN_LOOP, OBS_SWEEP
@@ -54,6 +55,22 @@ def cases(request: Request) -> Iterator[Case]:
         for bits in (0, 4):
             for update in (False, True):
                 yield _case(name, weight, mask, factor, bits, update)
+
+
+def gpu_cases(request: Request) -> Iterator[Case]:
+    """The blocks alone, without and with rounding; the loop runs as its users run it, launch by launch."""
+    for name, (n, k) in request.shapes.items():
+        if name in ("mlp_up", "mlp_down"):
+            continue
+        generator = torch.Generator().manual_seed(0)
+        weight = torch.randn(n, k, generator=generator).mul_(0.02).cuda()
+        mask, factor = random_mask(n, k, generator).cuda(), inverse_factor(k, generator).cuda()
+        for bits in (0, 4):
+            case = _case(name, weight, mask, factor, bits, update=False)
+            case.isa = "cuda"
+            case.contenders[0].eager = True
+            case.contenders[1].served_by = gpu_backend(OP)
+            yield case
 
 
 def _case(name: str, weight: torch.Tensor, mask: torch.Tensor, factor: torch.Tensor, bits: int, update: bool) -> Case:

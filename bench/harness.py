@@ -18,10 +18,11 @@ from prism_kernels import dispatch, ops
 from .machine import seconds
 from .targets import Verdict, verdicts
 
-#: Copies of a weight are rotated until their bytes exceed this: four times a 32 MiB last-level cache.
-ROTATION_BYTES = 128 * 2**20
+#: Copies of a weight are rotated until their bytes exceed this: four times a 32 MiB last-level cache, and on a GPU four
+#: times a 60 MiB one.
+ROTATION_BYTES = {"cpu": 128 * 2**20, "cuda": 240 * 2**20}
 #: A contender that is slow beside the rest gets as many rounds as its share of the budget holds, at least this many.
-_FEWEST = 5
+_FEWEST = 3
 
 
 @dataclass
@@ -33,6 +34,8 @@ class Contender:
     nbytes: int  # of the format, read by one call
     note: str = ""  # other numerics, other group size, ...
     check: Callable[[], None] | None = None  # raises AssertionError where its result is wrong
+    served_by: str = ""  # asked of the dispatcher where empty
+    eager: bool = False  # on a GPU: synchronizes with the host, so that no graph can hold it
 
 
 @dataclass
@@ -43,6 +46,7 @@ class Case:
     problem: dict[str, Any]
     contenders: list[Contender]
     flops: float = 0.0  # multiplications and additions of the dense problem
+    isa: str = ""  # of the targets that apply: "cuda", or the active one of the CPU
 
 
 @dataclass
@@ -71,12 +75,16 @@ class Row:
         return asdict(self)
 
 
-def copies_for(nbytes: int) -> int:
+def copies_for(nbytes: int, device: str = "cpu") -> int:
     """How many copies of a weight of so many bytes are rotated."""
-    return max(2, -(-ROTATION_BYTES // max(nbytes, 1)))
+    return max(2, -(-ROTATION_BYTES[device] // max(nbytes, 1)))
 
 
-def measure(case: Case, *, rounds: int = 30, budget_s: float = 30.0) -> list[Row]:
+#: Seconds of each contender's calls: (contenders, rounds, budget in seconds) -> their times by name.
+Timer = Callable[[Sequence[Contender], int, float], dict[str, list[float]]]
+
+
+def measure(case: Case, *, rounds: int = 30, budget_s: float = 30.0, timer: Timer | None = None) -> list[Row]:
     """Checks, then times the contenders of a case in turns, in `rounds` rounds; one that needs more than its share of
     the budget sits rounds out, evenly. Refused contenders are not timed."""
     rows = {c.name: Row(case.op, case.problem, c.name, c.note, nbytes=c.nbytes) for c in case.contenders}
@@ -86,15 +94,15 @@ def measure(case: Case, *, rounds: int = 30, budget_s: float = 30.0) -> list[Row
         rows[contender.name].error = error
         if not error:
             racing.append(contender)
-    times = _race(racing, rounds, budget_s)
+    times = (timer or _race)(racing, rounds, budget_s)
     baseline = case.contenders[0].name
     for contender in racing:
         _fill(rows[contender.name], contender, times[contender.name], times.get(baseline), case.flops)
-        rows[contender.name].served_by = _served_by(contender)
+        rows[contender.name].served_by = contender.served_by or _served_by(contender)
     result = list(rows.values())
     for row in result:
         medians = {other.contender: other.median_ms for other in result}
-        row.verdicts = verdicts(row.op, row.contender, row.problem, medians, dispatch.cpu_isa())
+        row.verdicts = verdicts(row.op, row.contender, row.problem, medians, case.isa or dispatch.cpu_isa())
     return result
 
 
@@ -158,10 +166,12 @@ def _served_by(contender: Contender) -> str:
     return "torch"
 
 
-def run(cases: Iterable[Case], *, rounds: int, budget_s: float, report: Callable[[Row], None]) -> list[Row]:
+def run(
+    cases: Iterable[Case], *, rounds: int, budget_s: float, report: Callable[[Row], None], timer: Timer | None = None
+) -> list[Row]:
     rows = []
     for case in cases:
-        for row in measure(case, rounds=rounds, budget_s=budget_s):
+        for row in measure(case, rounds=rounds, budget_s=budget_s, timer=timer):
             report(row)
             rows.append(row)
     return rows

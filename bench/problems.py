@@ -9,6 +9,7 @@ SHAPES = {"mlp_up": (14336, 4096), "mlp_down": (4096, 14336), "attention": (4096
 QUICK_SHAPES = {"attention": (4096, 4096)}
 TOKENS = (1, 4, 16, 64, 256)
 QUICK_TOKENS = (1, 16)
+GPU_TOKENS = (1, 4, 16, 64, 256, 2048, 4096)
 SPARSITY = 0.5
 GROUP_SIZE = 64
 ITERATIONS = 16

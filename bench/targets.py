@@ -12,10 +12,12 @@ BF16 = "F.linear bf16"
 INT4PACK = "torch int4pack"
 LINEAR_DYNAMIC = "torch linear_dynamic"
 TORCH_CSR = "torch CSR fp32"
+TINYGEMM = "torch tinygemm int4"
 LARGE_SHAPES = ((14336, 4096), (4096, 14336))
 SMALL_SHAPE = (4096, 4096)
 SMALL_SHARE = 0.8
 EVERY_M = (1, 4, 16, 64, 256)
+EVERY_GPU_M = (1, 4, 16, 64, 256, 2048, 4096)
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ SPARSE24_INT4, SPARSE24_INT4_A8 = "sparse24 + 4-bit", "sparse24 + 4-bit, 8-bit a
 CSR, TIERED, LOW_RANK = "csr 50 %", "tiered 35/45/20", "low_rank 1/8"
 CSR_70 = "csr 70 %"
 SINKHORN, OBS_SWEEP = "prism sinkhorn", "prism obs_sweep"
-MATVEC_FORM, EAGER_LOOP = "torch mat-vec form", "python eager loop"
+MATVEC_FORM, COMPILED_FORM, EAGER_LOOP = "torch mat-vec form", "torch mat-vec form, compiled", "python eager loop"
 COLUMN_LOOP = "python column loop"
 
 TARGETS = (
@@ -81,7 +83,16 @@ TARGETS = (
     Target(SINKHORN, MATVEC_FORM, {None: 5.0}, shapes=((4096, 14336),)),
     Target(SINKHORN, EAGER_LOOP, {None: 100.0}, shapes=((4096, 14336),)),
     Target(OBS_SWEEP, COLUMN_LOOP, {None: 20.0}, shapes=(SMALL_SHAPE,)),
-)
+    # On a GPU the small matrix has its own figures: the cost of a launch is a larger share of it.
+    Target(INT4, BF16, dict(zip(EVERY_GPU_M, (2.8, 2.8, 2.6, 1.8, 0.75, 0.9, 0.94), strict=True)), "cuda",
+           shapes=LARGE_SHAPES),
+    Target(INT4, BF16, dict(zip(EVERY_GPU_M, (2.1, 2.1, 2.0, 1.4, 0.7, 0.85, 0.9), strict=True)), "cuda",
+           shapes=(SMALL_SHAPE,)),
+    Target(INT4, TINYGEMM, dict.fromkeys(EVERY_GPU_M, 1.0), "cuda"),
+    Target(SINKHORN, COMPILED_FORM, {None: 5.0}, "cuda", shapes=((4096, 14336),)),
+    Target(SINKHORN, EAGER_LOOP, {None: 40.0}, "cuda", shapes=((4096, 14336),)),
+    Target(OBS_SWEEP, COLUMN_LOOP, {None: 10.0}, "cuda", shapes=(SMALL_SHAPE,)),
+)  # fmt: skip
 
 #: The whole model (bench_model): tokens per second relative to dense, and bytes of the linears relative to dense.
 MODEL_SPEED = {INT4: 3.0, JOINT: 3.0}

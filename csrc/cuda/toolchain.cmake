@@ -10,8 +10,9 @@ if(NOT CMAKE_CUDA_COMPILER)
 endif()
 
 # Real code for the data-centre generations, and PTX of the newest for what comes later. TORCH_CUDA_ARCH_LIST is not
-# consulted: it names the user's GPU, and without a GPU it is empty, which is no reason to build nothing.
-if(NOT CMAKE_CUDA_ARCHITECTURES)
+# consulted: it names the user's GPU, and without a GPU it is empty, which is no reason to build nothing. CMake's own
+# variable CUDAARCHS is.
+if(NOT CMAKE_CUDA_ARCHITECTURES AND NOT DEFINED ENV{CUDAARCHS})
   set(CMAKE_CUDA_ARCHITECTURES 80-real 90-real 100)
 endif()
 enable_language(CUDA)

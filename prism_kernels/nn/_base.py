@@ -12,8 +12,8 @@ from ..formats._base import PackedWeight
 from ..ops._dual_shift import require_activation_bits
 from ..reference.panels import PANEL_ROWS
 
-# The dense path decodes and multiplies this much weight at a time: a tile is still in the cache when the GEMM reads it,
-# and its buffer is used again, where a whole matrix would be fresh pages from the system on every call.
+# On a CPU the dense path decodes and multiplies this much weight at a time: a tile is still in the cache when the GEMM
+# reads it, and its buffer is used again, where a whole matrix would be fresh pages from the system on every call.
 TILE_BYTES = 2 * 2**20
 
 
@@ -86,7 +86,7 @@ class PackedLinear(nn.Module):
             return self.fused(x)
         panels = TILE_BYTES // max(PANEL_ROWS * self.in_features * x.element_size(), 1)
         rows = PANEL_ROWS * max(1, panels)
-        if rows >= self.out_features or torch.compiler.is_compiling():
+        if rows >= self.out_features or not x.is_cpu or torch.compiler.is_compiling():
             return F.linear(x, self.decode(x.dtype), self.bias)
         return self._tiled(x, rows)
 

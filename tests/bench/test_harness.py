@@ -20,7 +20,7 @@ REQUEST = Request({"small": (128, 192)}, (1, 3))
 @pytest.fixture(autouse=True)
 def small_rotation(monkeypatch):
     for module in (linears, peers):
-        monkeypatch.setattr(module, "copies_for", lambda nbytes: 2)
+        monkeypatch.setattr(module, "copies_for", lambda nbytes, device="cpu": 2)
 
 
 def cases(*makers):
@@ -63,8 +63,9 @@ def test_every_peer_computes_the_product_on_memory_of_its_own():
 
 
 def test_copies_exceed_the_caches():
-    for nbytes in (1, 10**6, ROTATION_BYTES - 1, ROTATION_BYTES, 10**9):
-        assert copies_for(nbytes) * nbytes >= ROTATION_BYTES and copies_for(nbytes) >= 2
+    for device, rotated in ROTATION_BYTES.items():
+        for nbytes in (1, 10**6, rotated - 1, rotated, 10**9):
+            assert copies_for(nbytes, device) * nbytes >= rotated and copies_for(nbytes, device) >= 2
 
 
 def test_a_slow_contender_sits_rounds_out():

@@ -1,0 +1,106 @@
+"""Packed linears and their peers on a GPU, as contenders; the counterpart of `linears` and `peers`."""
+
+import copy
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+
+from prism_kernels import dispatch
+from prism_kernels.nn import PackedLinear
+
+from . import verify
+from .harness import Case, Contender, copies_for
+from .peers import Linear
+from .problems import GROUP_SIZE, Request, random_mask, random_weight
+from .targets import BF16, TINYGEMM
+
+_SEED = 20260101
+
+Maker = Callable[[torch.Tensor, torch.Tensor], list[Linear]]
+
+
+def gpu_backend(op: str) -> str:
+    """What serves `op` on this machine's GPU."""
+    return next(row.backend for row in dispatch.explain(op) if row.device == "cuda")
+
+
+def dense_bf16(weight: torch.Tensor) -> Linear:
+    copies = [weight.cuda() for _ in range(copies_for(weight.nbytes, "cuda"))]
+    return Linear(BF16, copies, lambda w, x: F.linear(x, w), weight.nbytes)
+
+
+def tinygemm(weight: torch.Tensor) -> Linear:
+    """torch's own int4 product: round-to-nearest groups of 64, w = (q - 8) * s + z, 4.5 bits per weight."""
+    n, k = weight.shape
+    groups = weight.cuda().float().view(n, k // GROUP_SIZE, GROUP_SIZE)
+    low, high = groups.amin(-1), groups.amax(-1)
+    scale = ((high - low) / 15).clamp_min(1e-12)
+    codes = ((groups - low[..., None]) / scale[..., None]).round().clamp(0, 15).to(torch.uint8).view(n, k)
+    pairs = (codes[:, ::2] << 4 | codes[:, 1::2]).contiguous()
+    grid = torch.stack([scale.T, (low + 8 * scale).T], -1).bfloat16().contiguous()
+    nbytes = n * k // 2 + grid.nbytes
+    pack, mm = torch.ops.aten._convert_weight_to_int4pack, torch.ops.aten._weight_int4pack_mm
+    copies = [(pack(pairs, 8), grid.clone()) for _ in range(copies_for(nbytes, "cuda"))]
+    return Linear(TINYGEMM, copies, lambda c, x: mm(x, c[0], GROUP_SIZE, c[1]), nbytes, "bf16 x, g = 64", bound=0.15)
+
+
+def packed(
+    name: str, module_class: type[PackedLinear], weight: torch.Tensor, mask: torch.Tensor | None = None,
+    *, bound: float = 0.02, run: Callable[[PackedLinear, torch.Tensor], torch.Tensor] = lambda m, x: m(x),
+    note: str = "", **options: object,
+) -> Linear:  # fmt: skip
+    """`from_linear(weight, mask, **options)`, packed on the CPU and copied to the GPU, checked on its first rows; `run`
+    calls another backend than the one that is dispatched."""
+
+    def made(rows: int) -> PackedLinear:
+        kept = None if mask is None else mask[:rows].contiguous()
+        return module_class.from_linear(verify.linear_of(weight[:rows].clone()), kept, **options)
+
+    module, small = made(len(weight)), made(verify.SMALL_ROWS).cuda()
+    nbytes = module.resident_nbytes
+    copies = [made_copy.cuda() for made_copy in _clones(module, copies_for(nbytes, "cuda"))]
+
+    def check(x: torch.Tensor) -> None:
+        expected = verify.reference(small, x)
+        verify.assert_matches(run(small, x), expected, x.shape[1])
+
+    note = note or f"{module.bits_per_weight:.2f} bits/weight"
+    return Linear(name, copies, run, nbytes, note, bound=bound, check=check)
+
+
+def _clones(module: PackedLinear, count: int) -> Iterator[PackedLinear]:
+    return (copy.deepcopy(module) for _ in range(count))
+
+
+def linear_cases(
+    op: str, make: Maker, request: Request, *, mask_of: Callable[..., torch.Tensor] | None = random_mask
+) -> Iterator[Case]:
+    """As `linears.linear_cases`: weights are made on the CPU, from the same seed, and multiplied on the GPU."""
+    for shape_name, (n, k) in request.shapes.items():
+        generator = torch.Generator().manual_seed(_SEED)
+        weight = random_weight(n, k, generator)
+        mask = torch.ones(n, k, dtype=torch.bool) if mask_of is None else mask_of(n, k, generator)
+        weight *= mask
+        linears = [dense_bf16(weight), *make(weight, mask)]
+        on_device = weight.cuda()
+        for m in request.tokens:
+            x = torch.randn(m, k, generator=generator).bfloat16().cuda()
+            contenders = [_contender(linear, op, x, on_device) for linear in linears if m <= (linear.most_tokens or m)]
+            yield Case(op, {"shape": shape_name, "n": n, "k": k, "m": m}, contenders, 2.0 * m * n * k, "cuda")
+
+
+def _contender(linear: Linear, op: str, x: torch.Tensor, weight: torch.Tensor) -> Contender:
+    calls = [partial(linear.run, item, x) for item in linear.copies]
+
+    def check() -> None:
+        if linear.check is not None:
+            linear.check(x)
+        verify.assert_close_to_dense(calls[0](), x, weight, linear.bound)
+
+    served_by = "torch"
+    if isinstance(linear.copies[0], PackedLinear):
+        dense = verify.takes_dense_path(linear.copies[0], x)
+        served_by = f"{gpu_backend(op)}, {'decode + GEMM' if dense else 'fused'}"
+    return Contender(linear.name, calls, linear.nbytes, linear.note, check, served_by)
