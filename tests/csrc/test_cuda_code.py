@@ -1,0 +1,114 @@
+"""The compiled CUDA library, read without a GPU: architectures, registers, spills, and the instructions expected."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+import prism_kernels
+
+ARCHITECTURES = {"sm_80", "sm_90", "sm_100"}
+LIBRARIES = sorted(Path(prism_kernels.__file__).parent.glob("_C_cuda.*.so"))
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What is asserted of every instantiation of a kernel, on every architecture."""
+
+    registers: int  # at most, for the blocks per multiprocessor that the kernel is written for
+    instructions: tuple[str, ...] = ()  # regular expressions over SASS, each found at least once
+
+
+#: Every kernel of csrc/cuda has a line: one without fails the tests.
+KERNELS = {
+    "NmMaskKernel": Expected(40),
+}
+
+
+def cuobjdump() -> str | None:
+    """Triton carries one; a CUDA toolkit may."""
+    spec = find_spec("triton")
+    own = Path(spec.origin).parent / "backends/nvidia/bin/cuobjdump" if spec and spec.origin else Path()
+    return str(own) if own.is_file() else shutil.which("cuobjdump")
+
+
+pytestmark = [
+    pytest.mark.skipif(not LIBRARIES, reason="the CUDA library is not built (no nvcc)"),
+    pytest.mark.skipif(cuobjdump() is None, reason="no cuobjdump (pip install triton)"),
+]
+
+
+def dump(*flags: str) -> str:
+    command = [cuobjdump(), *flags, LIBRARIES[0]]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@dataclass(frozen=True)
+class Usage:
+    architecture: str
+    kernel: str
+    mangled: str
+    registers: int
+    stack: int
+    local: int
+
+
+def kernel_of(mangled: str) -> str:
+    """ "NmMaskKernel" of a mangled name: the length-prefixed part that ends in Kernel."""
+    for match in re.finditer(r"(\d+)([A-Z]\w*)", mangled):
+        name = match.group(2)[: int(match.group(1))]
+        if name.endswith("Kernel"):
+            return name
+    return mangled
+
+
+@pytest.fixture(scope="module")
+def usages() -> list[Usage]:
+    found, architecture = [], ""
+    lines = dump("-res-usage").splitlines()
+    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+        if match := re.match(r"arch = (\w+)", line):
+            architecture = match.group(1)
+        if match := re.match(r" Function (\w+):", line):
+            numbers = dict(re.findall(r"(REG|STACK|LOCAL):(\d+)", following))
+            name = match.group(1)
+            counts = (int(numbers[key]) for key in ("REG", "STACK", "LOCAL"))
+            found.append(Usage(architecture, kernel_of(name), name, *counts))
+    return found
+
+
+def listings(architecture: str) -> Iterator[tuple[str, str]]:
+    """(mangled name, SASS) of each kernel."""
+    parts = re.split(r"\n\s*Function : (\w+)\n", dump("-sass", "-arch", architecture))
+    return zip(parts[1::2], parts[2::2], strict=True)
+
+
+def test_every_kernel_is_built_for_every_architecture(usages):
+    kernels = {(usage.kernel, usage.architecture) for usage in usages}
+    assert {kernel for kernel, _ in kernels} == set(KERNELS)
+    assert kernels == {(kernel, architecture) for kernel in KERNELS for architecture in ARCHITECTURES}
+
+
+def test_no_kernel_spills_or_uses_local_memory(usages):
+    assert usages
+    assert [usage for usage in usages if usage.stack or usage.local] == []
+
+
+def test_registers_stay_within_the_budget(usages):
+    over = [usage for usage in usages if usage.registers > KERNELS[usage.kernel].registers]
+    assert over == [], [(usage.architecture, usage.mangled, usage.registers) for usage in over]
+
+
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+def test_the_expected_instructions_are_there(architecture):
+    seen = 0
+    for mangled, code in listings(architecture):
+        for pattern in KERNELS[kernel_of(mangled)].instructions:
+            assert re.search(pattern, code), f"{mangled} on {architecture} has no {pattern}"
+            seen += 1
+    assert seen >= sum(len(expected.instructions) for expected in KERNELS.values())
