@@ -17,6 +17,7 @@ struct SinkhornRows {
   const void* weight;     // [rows, k], of the kernels' dtype
   const uint8_t* bitmap;  // [rows, bitmap_stride]: bit j % 8 of byte j / 8 is column j
   int64_t rows, k, bitmap_stride;
+  int64_t prefetch_bytes;  // how far ahead of what they read kernels prefetch
 };
 
 // What is known of a row before the first iteration.

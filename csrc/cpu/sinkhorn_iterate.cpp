@@ -13,6 +13,7 @@ namespace {
 
 constexpr int64_t kColumnBlock = 1024;            // columns that one task finishes
 constexpr int64_t kBlockBytes = int64_t{1} << 18;  // rows that stay in the second-level cache between two readings
+constexpr int64_t kPrefetchBytes = 1024;           // within a row that comes from memory
 
 const double kSinqLowest = std::exp(-0.3), kSinqHighest = std::exp(10.0);
 const double kPrismLowest = std::exp(-10.0), kPrismHighest = std::exp(10.0);
@@ -65,7 +66,7 @@ class Solver {
   }
   SinkhornRows Rows(int64_t begin, int64_t count) const {
     const uint8_t* bitmap = stray_ ? &bitmap_[begin * bitmap_stride_] : nullptr;
-    return {RowsFrom(begin), bitmap, count, k_, bitmap_stride_};
+    return {RowsFrom(begin), bitmap, count, k_, bitmap_stride_, kPrefetchBytes};
   }
 
   const SinkhornKernels& kernels_;
@@ -259,7 +260,8 @@ void Solver::PrismStep(Lines& lines, int64_t i) const {
 }
 
 // The rows of one chunk, then what they add to the columns. A row's factor depends on that row alone, so a few rows are
-// read from memory once, finished, and read again from the cache with their new factors.
+// read from memory once, finished, and read again from the cache with their new factors, while the next ones come from
+// memory.
 void Solver::PrismRows(int64_t chunk, int64_t begin, int64_t rows) {
   float* sum = &chunk_sum_[chunk * k_];
   float* square = &chunk_square_[chunk * k_];
@@ -269,9 +271,10 @@ void Solver::PrismRows(int64_t chunk, int64_t begin, int64_t rows) {
   const int64_t block = std::max<int64_t>(8, kBlockBytes / (DTypeBytes(matrix_.dtype) * k_) / 8 * 8);
   for (int64_t at = begin; at < end; at += block) {
     const int64_t count = std::min(block, end - at);
-    const SinkhornRows in = Rows(at, count);
+    SinkhornRows in = Rows(at, count);
     kernels_.row_sums(in, columns_.inverse.data(), &rows_.sum[at], &rows_.square[at]);
     for (int64_t i = at; i < at + count; ++i) PrismStep(rows_, i);
+    in.prefetch_bytes = count * k_ * DTypeBytes(matrix_.dtype);
     kernels_.column_sums(in, &rows_.inverse[at], sum, square);
   }
 }
