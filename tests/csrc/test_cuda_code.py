@@ -27,6 +27,12 @@ class Expected:
 #: Every kernel of csrc/cuda has a line: one without fails the tests.
 KERNELS = {
     "NmMaskKernel": Expected(40),
+    "BitmapMarkKernel": Expected(64),
+    "SumPanelOffsetsKernel": Expected(64),
+    "BitmapGatherKernel": Expected(64),
+    "BitmapDualShiftGatherKernel": Expected(64),
+    "BitmapUnpackKernel": Expected(64, (r"STG\.E.*128",)),
+    "BitmapDualShiftDequantizeKernel": Expected(96, (r"STG\.E.*128",)),
 }
 
 
