@@ -168,6 +168,14 @@ def _without_compensation(recipe: Recipe) -> Recipe:
     return recipe.replace(sparsity=recipe.sparsity, **changes)
 
 
+def without_calibration(recipe: Recipe) -> Recipe:
+    """The recipe for a weight whose inputs nothing is known about: magnitude, and no compensation."""
+    changes: dict[str, object] = {"compensate": "none", "round": "rtn"}
+    if recipe.prunes:
+        changes |= {"score": "magnitude"}
+    return recipe.replace(sparsity=recipe.sparsity, **changes)
+
+
 def _choose_mask(dense: Tensor, recipe: Recipe, statistics: InputStatistics | None) -> Tensor:
     pattern = Pattern.parse(recipe.pattern)
 
