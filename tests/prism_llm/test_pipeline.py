@@ -28,6 +28,8 @@ MODULES = {
     "sinq": DualShiftLinear,
     "magnitude": BitmapLinear,
     "wanda": BitmapLinear,
+    "ria": BitmapLinear,
+    "clearcut": BitmapLinear,
     "sparsegpt": BitmapLinear,
     "prism": BitmapDualShiftLinear,
 }
@@ -69,6 +71,10 @@ def test_every_preset_on_every_architecture(architecture, preset):
     [
         ({"method": "wanda", "bits": 4}, BitmapDualShiftLinear, "wanda > rtn"),
         ({"method": "wanda", "pattern": "2:4"}, Sparse24Linear, "wanda"),
+        ({"method": "wanda", "score": "wanda_variant"}, BitmapLinear, "wanda_variant"),
+        ({"method": "ria", "compensate": "obs_sweep", "scope": "row"}, BitmapLinear, "ria > obs_sweep"),
+        ({"method": "ria", "score": "ri", "pattern": "4:8"}, BitmapLinear, "ri"),
+        ({"method": "clearcut", "pattern": "1:4", "bits": 4}, BitmapDualShiftLinear, "clearcut > rtn"),
         ({"method": "wanda", "compensate": "obs_sweep"}, BitmapLinear, "wanda > obs_sweep"),
         ({"method": "wanda", "compensate": "obs_one_shot"}, BitmapLinear, "wanda > obs_one_shot"),
         ({"method": "sparsegpt", "bits": 4}, BitmapDualShiftLinear, "sparsegpt > obs_sweep > joint"),

@@ -6,7 +6,7 @@ from prism_llm.pipeline import PRESETS, Recipe, as_recipe
 
 
 def test_presets_are_complete_and_explained():
-    assert set(PRESETS) == {"sinq", "magnitude", "wanda", "sparsegpt", "prism"}
+    assert set(PRESETS) == {"sinq", "magnitude", "wanda", "ria", "clearcut", "sparsegpt", "prism"}
     for name, preset in PRESETS.items():
         recipe = Recipe.from_preset(name)
         assert recipe.method == name
@@ -22,6 +22,8 @@ def test_what_presets_need():
         "sinq": (False, False),
         "magnitude": (False, False),
         "wanda": (True, False),
+        "ria": (True, False),
+        "clearcut": (True, False),
         "sparsegpt": (True, True),
         "prism": (True, True),
     }
@@ -92,7 +94,16 @@ WRONG = [
     ({"bits": 4, "round": "joint"}, "compensate must be obs_sweep for joint rounding, got none"),
     ({"method": "sparsegpt", "bits": 4, "codebook": "nf4"}, "codebook must be uniform for joint rounding, got nf4"),
     ({"method": "sparsegpt", "bits": 4, "group_size": 48}, "block_size must be a multiple of group_size 48"),
-    ({"method": "sparsgpt"}, "method must be one of sinq, magnitude, wanda, sparsegpt, prism, custom, got 'sparsgpt'"),
+    (
+        {"method": "sparsgpt"},
+        "method must be one of sinq, magnitude, wanda, ria, clearcut, sparsegpt, prism, .*custom, got 'sparsgpt'",
+    ),
+    ({"ria_exponent": -1.0, "sparsity": 0.5}, r"ria_exponent must be finite and not negative, got -1\.0"),
+    ({"score": "wanda_variant", "pattern": "2:4"}, "pattern must be unstructured for score wanda_variant"),
+    (
+        {"score": "wanda_variant", "sparsity": 0.5, "scope": "row"},
+        "scope must be matrix for score wanda_variant, got row",
+    ),
     ({"method": 3}, "got 3"),
     ({"score": "best", "sparsity": 0.5}, "score"),
     ({"format_version": 2, "bits": 4}, "format_version"),

@@ -22,16 +22,13 @@ from ..calibration import InputStatistics
 from ..pruning import (
     HessianSolver,
     Pattern,
-    magnitude_score,
     obs_one_shot,
     obs_sweep,
-    prism_mask,
-    select_mask,
-    wanda_score,
 )
 from ..pruning.compensation import SweepGrid
 from ..quantization import pack_pruned, pack_rounded, round_to_nearest
 from .recipe import Recipe
+from .selection import choose_mask
 
 _MODULES: dict[str, type[PackedLinear]] = {
     module.FORMAT.NAME: module
@@ -99,7 +96,7 @@ def compress_weight(
     dense = weight.detach().float()
     _require_finite(name, "weight", dense)
     if not recipe.needs_gram:
-        mask = _choose_mask(dense, recipe, statistics) if recipe.prunes else None
+        mask = choose_mask(dense, recipe, statistics) if recipe.prunes else None
         return _finish(name, weight.dtype, dense, mask, recipe)
     if solver is None:
         raise ValueError(f"compress_weight: solver must be given for {recipe.compensate}, got None ({name})")
@@ -113,7 +110,7 @@ def compress_weight(
     if recipe.compensate == "obs_sweep":
         result = _sweep(name, weight.dtype, dense, recipe, statistics, operator, solver.dead_inputs())
     else:
-        mask = _choose_mask(dense, recipe, statistics)
+        mask = choose_mask(dense, recipe, statistics)
         result = _finish(name, weight.dtype, obs_one_shot(dense, mask, operator), mask, recipe)
     result.notes += solver.notes
     return result
@@ -124,21 +121,6 @@ def _without_compensation(recipe: Recipe) -> Recipe:
     if recipe.score == "sparsegpt":
         changes |= {"score": "wanda", "scope": "row"}
     return recipe.replace(sparsity=recipe.sparsity, **changes)
-
-
-def _choose_mask(dense: Tensor, recipe: Recipe, statistics: InputStatistics | None) -> Tensor:
-    pattern = Pattern.parse(recipe.pattern)
-
-    def select(score: Tensor) -> Tensor:
-        return select_mask(score, pattern, recipe.sparsity, recipe.scope)
-
-    if recipe.score == "magnitude":
-        return select(magnitude_score(dense))
-    if statistics is None:
-        raise ValueError(f"compress_weight: statistics must be given for score {recipe.score}, got None")
-    if recipe.score == "wanda":
-        return select(wanda_score(dense, statistics.norms))
-    return prism_mask(dense, statistics.norms, select, factors="sinq" if recipe.score == "prism" else "prism")
 
 
 def _sweep(
@@ -152,7 +134,7 @@ def _sweep(
 ) -> CompressedWeight:
     living = torch.where(dead, 0.0, dense)
     adaptive = recipe.score == "sparsegpt" or not recipe.prunes
-    mask = None if adaptive else _choose_mask(dense, recipe, statistics)
+    mask = None if adaptive else choose_mask(dense, recipe, statistics)
     group_size = recipe.group_size or dense.shape[1]
     grid = None
     if recipe.bits is not None and recipe.round == "joint":

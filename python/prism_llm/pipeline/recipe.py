@@ -13,6 +13,8 @@ from .presets import PRESETS
 
 BITS = (2, 3, 4, 5, 6, 8)
 CODEBOOK_BITS = {"nf4": 4, "nf3": 3}
+DATA_FREE_SCORES = ("magnitude", "ri")
+Score = Literal["magnitude", "wanda", "wanda_variant", "ri", "ria", "clearcut", "prism", "prism_masked", "sparsegpt"]
 
 
 class Recipe(BaseModel):
@@ -28,8 +30,10 @@ class Recipe(BaseModel):
         sparsity: fraction of weights to prune, in [0, 1); 0 prunes nothing. An n:m pattern implies it.
         pattern: "unstructured", or "n:m" with n KEPT of every m consecutive weights of a row.
         scope: unstructured counts hold per output "row" or per "matrix"; the score "sparsegpt" has its own rule.
-        score: what ranks weights: "magnitude", "wanda", "prism" (its Sinkhorn factors with zeros inside, as the
-            original), "prism_masked" (its factors over survivors), or "sparsegpt" (adaptive, inside the sweep).
+        score: what ranks weights: "magnitude", "wanda", "wanda_variant" (shares of a row's sum, which imply the scope
+            "matrix"), "ri", "ria", "clearcut", "prism" (its Sinkhorn factors with zeros inside, as the original),
+            "prism_masked" (its factors over survivors), or "sparsegpt" (adaptive, inside the sweep).
+        ria_exponent: of the input's norm in the scores "ria" and "clearcut".
         compensate: update of the kept weights: "none", "obs_one_shot" (PRISM) or "obs_sweep" (SparseGPT).
         bits: 2, 3, 4, 5, 6 or 8 per code; None = no quantization.
         group_size: columns per group scale; None = one group per row.
@@ -57,7 +61,8 @@ class Recipe(BaseModel):
     sparsity: float = 0.0
     pattern: str = "unstructured"
     scope: Literal["row", "matrix"] = "row"
-    score: Literal["magnitude", "wanda", "prism", "prism_masked", "sparsegpt"] = "wanda"
+    score: Score = "wanda"
+    ria_exponent: float = 0.5
     compensate: Literal["none", "obs_one_shot", "obs_sweep"] = "none"
     bits: int | None = None
     group_size: int | None = 64
@@ -121,7 +126,7 @@ class Recipe(BaseModel):
     @property
     def needs_calibration(self) -> bool:
         """Whether any statistics of the inputs are needed; otherwise the recipe is data-free."""
-        return self.needs_gram or (self.prunes and self.score != "magnitude")
+        return self.needs_gram or (self.prunes and self.score not in DATA_FREE_SCORES)
 
     @model_validator(mode="before")
     @classmethod
@@ -138,6 +143,8 @@ class Recipe(BaseModel):
         filled = preset | dict(values)
         if "sparsity" not in values and filled.get("pattern", "unstructured") != "unstructured":
             filled["sparsity"] = Pattern.parse(filled["pattern"]).sparsity
+        if "scope" not in values and filled.get("score") == "wanda_variant":
+            filled["scope"] = "matrix"
         return filled
 
     @model_validator(mode="after")
@@ -151,6 +158,8 @@ class Recipe(BaseModel):
     def _check_numbers(self) -> None:
         _require(0 <= self.sparsity < 1, "sparsity", "be in [0, 1)", self.sparsity)
         _require(0 < self.percdamp < float("inf"), "percdamp", "be positive and finite", self.percdamp)
+        exponent = self.ria_exponent
+        _require(0 <= exponent < float("inf"), "ria_exponent", "be finite and not negative", exponent)
         for name in ("block_size", "num_calibration_samples", "max_seq_length"):
             _require(getattr(self, name) >= 1, name, "be at least 1", getattr(self, name))
         _require(self.max_tokens is None or self.max_tokens >= 1, "max_tokens", "be at least 1", self.max_tokens)
@@ -162,6 +171,10 @@ class Recipe(BaseModel):
             implied = pattern.sparsity
             rule = f"be {implied:g}, which the pattern {self.pattern} implies"
             _require(abs(self.sparsity - implied) < 1e-9, "sparsity", rule, self.sparsity)
+        if self.score == "wanda_variant" and self.prunes:
+            free = "be unstructured for score wanda_variant (n:m keeps the same weights by wanda)"
+            _require(not pattern.is_structured, "pattern", free, self.pattern)
+            _require(self.scope == "matrix", "scope", "be matrix for score wanda_variant", self.scope)
         if self.score == "sparsegpt" and self.prunes:
             _require(self.compensate == "obs_sweep", "compensate", "be obs_sweep for score sparsegpt", self.compensate)
             fits = not pattern.is_structured or self.block_size % pattern.m == 0
