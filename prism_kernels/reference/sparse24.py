@@ -6,8 +6,8 @@ steps of 32. Of each quad (a row, 4 columns) the two stored elements are a pair,
     row 2 g + h, h < 2, and quad 4 p + 2 i + j, p, i, j < 2, belong to lane 4 g + 2 j + p, register 2 i + h
 
 so that lane 4 g + t multiplies what one 16-byte load brings it, columns 8 t to 8 t + 7 of a step of an activation,
-after lanes t and t ^ 1 have swapped halves. Rows and quads are dummy indices of the product and may be permuted, columns
-in a quad may not. Three tensors, P = ceil(n / 16), T = ceil(k / 64):
+after lanes t and t ^ 1 have swapped halves. Rows and quads are dummy indices of the product and may be permuted,
+columns in a quad may not. Three tensors, P = ceil(n / 16), T = ceil(k / 64):
 
     values    16-bit floats [P, T, 2 steps, 32 lanes, 4 registers x 2]
     codes     int32 [P, T, 32 lanes, 2 steps]: pair r of a word has its nibbles at bits 4 r and 16 + 4 r
