@@ -4,7 +4,8 @@ Measured twice: the blocks alone, which is the op, and with the dense update of 
 both sides share and which bounds what a user sees.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 
@@ -29,19 +30,31 @@ def inverse_factor(k: int, generator: torch.Generator) -> torch.Tensor:
     return torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(hessian)), upper=True).contiguous()
 
 
-def sweep(run: Sweep, weight: torch.Tensor, factor: torch.Tensor, mask: torch.Tensor, bits: int, update: bool):
-    """Compensated weight and codes of the whole matrix [n, k]; without `update`, each block on its own."""
-    settings = {"n_keep": 0, "m": 0, "column_scale": None, "scale": None, "zero": None}
-    settings |= {"bits": bits, "group_size": GROUP_SIZE if bits else 0}
+def settings(bits: int) -> dict[str, Any]:
+    grid = {"bits": bits, "group_size": GROUP_SIZE if bits else 0}
+    return {"n_keep": 0, "m": 0, "column_scale": None, "scale": None, "zero": None} | grid
+
+
+def blocks_of(weight: torch.Tensor, factor: torch.Tensor, mask: torch.Tensor) -> list[tuple[torch.Tensor, ...]]:
+    """The arguments of each block, laid out as the op takes them."""
+    ranges = [slice(begin, begin + BLOCK) for begin in range(0, weight.shape[1], BLOCK)]
+    return [(weight[:, r].contiguous(), factor[r, r].contiguous(), mask[:, r].contiguous()) for r in ranges]
+
+
+def sweep_alone(run: Sweep, blocks: list[tuple[torch.Tensor, ...]], bits: int) -> list[tuple[torch.Tensor, ...]]:
+    return [run(*block, **settings(bits)) for block in blocks]
+
+
+def sweep(run: Sweep, weight: torch.Tensor, factor: torch.Tensor, mask: torch.Tensor, bits: int):
+    """Compensated weight and codes of the whole matrix [n, k], each block's error moved into what lies behind it."""
     weight, codes = weight.clone(), []
     for begin in range(0, weight.shape[1], BLOCK):
         block = slice(begin, begin + BLOCK)
         square, kept = factor[block, block].contiguous(), mask[:, block].contiguous()
-        done, error, _, found, _, _ = run(weight[:, block].contiguous(), square, kept, **settings)
+        done, error, _, found, _, _ = run(weight[:, block].contiguous(), square, kept, **settings(bits))
         weight[:, block] = done
         codes.append(found)
-        if update:
-            weight[:, begin + BLOCK :] -= error @ factor[block, begin + BLOCK :]
+        weight[:, begin + BLOCK :] -= error @ factor[block, begin + BLOCK :]
     return weight, torch.cat(codes, 1)
 
 
@@ -75,21 +88,25 @@ def gpu_cases(request: Request) -> Iterator[Case]:
 
 def _case(name: str, weight: torch.Tensor, mask: torch.Tensor, factor: torch.Tensor, bits: int, update: bool) -> Case:
     n, k = weight.shape
+    blocks = blocks_of(weight, factor, mask)
 
-    def compiled():
-        return sweep(ops.obs_sweep, weight, factor, mask, bits, update)
-
-    def loop():
-        return sweep(column_loop, weight, factor, mask, bits, update)
+    def run(one: Sweep):
+        return sweep(one, weight, factor, mask, bits) if update else sweep_alone(one, blocks, bits)
 
     def same() -> None:
-        for what, actual, expected in zip(("weight", "codes"), compiled(), loop(), strict=True):
-            assert torch.equal(actual, expected), f"{what} must equal the column loop's bit for bit"
+        for actual, expected in zip(_tensors(run(ops.obs_sweep)), _tensors(run(column_loop)), strict=True):
+            assert torch.equal(actual, expected), "weights and codes must equal the column loop's bit for bit"
 
     nbytes = weight.nbytes + mask.nbytes + factor.nbytes
     contenders = [
-        Contender(COLUMN_LOOP, [loop], nbytes, f"blocks of {BLOCK} columns"),
-        Contender(OBS_SWEEP, [compiled], nbytes, f"blocks of {BLOCK} columns, bit for bit the same", same),
+        Contender(COLUMN_LOOP, [lambda: run(column_loop)], nbytes, f"blocks of {BLOCK} columns"),
+        Contender(
+            OBS_SWEEP, [lambda: run(ops.obs_sweep)], nbytes, f"blocks of {BLOCK} columns, bit for bit the same", same
+        ),
     ]
     work = "blocks and update" if update else "blocks alone"
     return Case(OP, {"shape": name, "n": n, "k": k, "bits": bits, "work": work}, contenders)
+
+
+def _tensors(result: Sequence[Any]) -> list[torch.Tensor]:
+    return [t for item in result for t in ((item,) if isinstance(item, torch.Tensor) else item)]

@@ -84,17 +84,18 @@ def agrees(call: Callable[[], Pair], expected: Pair, limit: float) -> Callable[[
 
 
 def cases(request: Request) -> Iterator[Case]:
+    """bfloat16 weights, as they lie in a model; the mat-vec form reads float32 copies made outside the timing."""
     for name, (n, k) in request.shapes.items():
         generator = torch.Generator().manual_seed(0)
         mask = random_mask(n, k, generator)
-        weight = uneven_weight(n, k, mask, generator)
-        form = MatVecForm(weight, mask)
+        weight = uneven_weight(n, k, mask, generator).bfloat16()
+        form = MatVecForm(weight.float(), mask)
         for variant in ("prism", "sinq"):
             yield _case(variant, name, weight, mask, form)
 
 
 def gpu_cases(request: Request) -> Iterator[Case]:
-    """bfloat16 weights, as they lie in a model; the peers read float32 copies made outside the timing."""
+    """As `cases`, on a GPU."""
     for name, (n, k) in request.shapes.items():
         generator = torch.Generator().manual_seed(0)
         mask = random_mask(n, k, generator).cuda()
@@ -140,21 +141,21 @@ def _case(variant: str, name: str, weight: torch.Tensor, mask: torch.Tensor, for
     options = {"variant": variant, "iterations": ITERATIONS}
     expected = tuple(factor[0] for factor in eager_loop(small.double()[None], kept[None], variant, ITERATIONS))
     copies = [(weight, mask), *((weight.clone(), mask.clone()) for _ in range(copies_for(weight.nbytes) - 1))]
-    small_form = MatVecForm(small, kept)
-    nbytes = weight.nbytes + mask.nbytes
+    small_form = MatVecForm(small.float(), kept)
+    nbytes = weight.nbytes + mask.numel() // 8
     contenders = [
         Contender(
-            MATVEC_FORM, [getattr(form, variant)], 4 * weight.nbytes * ITERATIONS, "fp32 W and W * W",
+            MATVEC_FORM, [getattr(form, variant)], 16 * n * k * ITERATIONS, "fp32 W and W * W",
             agrees(getattr(small_form, variant), expected, 2e-3),
         ),
         Contender(
             SINKHORN, [lambda c=c: ops.sinkhorn(*c, **options) for c in copies], nbytes * ITERATIONS,
-            "fp32 W and mask, counted once per iteration",
+            "bf16 W and a bitmap, counted once per iteration",
             agrees(lambda: ops.sinkhorn(small, kept, **options), expected, 1e-4),
         ),
     ]  # fmt: skip
     if name == EAGER_LOOP_SHAPE:
-        loop = partial(eager_loop, weight[None], mask[None], variant, ITERATIONS)
+        loop = partial(eager_loop, weight.float()[None], mask[None], variant, ITERATIONS)
         contenders.append(Contender(EAGER_LOOP, [loop], nbytes * ITERATIONS, "the reference, in float32"))
     problem = {"shape": name, "n": n, "k": k, "variant": variant, "iterations": ITERATIONS}
     return Case(OP, problem, contenders, flops=4.0 * 2 * n * k * ITERATIONS)

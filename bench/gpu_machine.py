@@ -1,13 +1,14 @@
 """The GPU a benchmark ran on, and its measured roofs: copy bandwidth and dense GEMM."""
 
 import platform
-import subprocess
 import time
 from typing import Any
 
 import torch
 
 from prism_kernels import __version__
+
+from .machine import output_of
 
 _COPY_BYTES = 2**30
 _GEMM_SIZE = 8192
@@ -18,13 +19,13 @@ def environment() -> dict[str, Any]:
     properties = torch.cuda.get_device_properties(0)
     return {
         "prism_kernels": __version__,
-        "commit": _output("git", "rev-parse", "HEAD"),
+        "commit": output_of("git", "rev-parse", "HEAD"),
         "torch": torch.__version__,
         "triton": _triton_version(),
         "python": platform.python_version(),
         "machine": torch.cuda.get_device_name(),
-        "driver": _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
-        "clocks_mhz": _output("nvidia-smi", "--query-gpu=clocks.sm,clocks.mem", "--format=csv,noheader"),
+        "driver": output_of("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
+        "clocks_mhz": output_of("nvidia-smi", "--query-gpu=clocks.sm,clocks.mem", "--format=csv,noheader"),
         "multiprocessors": properties.multi_processor_count,
         "threads": torch.get_num_threads(),
         "isa": f"sm_{properties.major}{properties.minor}",
@@ -34,13 +35,6 @@ def environment() -> dict[str, Any]:
         "bf16_gflops": round(gemm_peak()),
         "fp32_gflops": round(gemm_peak(torch.float32, 4096)),
     }
-
-
-def _output(*command: str) -> str:
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError) as error:
-        return f"unknown ({error})"
 
 
 def _triton_version() -> str:

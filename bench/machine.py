@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+import subprocess
 import time
 from collections.abc import Callable
 from typing import Any
@@ -64,6 +65,7 @@ def environment() -> dict[str, Any]:
         "prism_kernels": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
+        "commit": output_of("git", "rev-parse", "HEAD"),
         "machine": cpu_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -76,6 +78,14 @@ def environment() -> dict[str, Any]:
         "bf16_gflops": round(gemm_peak(torch.bfloat16)),
         "fp32_gflops": round(gemm_peak(torch.float32)),
     }
+
+
+def output_of(*command: str) -> str:
+    """What a command prints, or why it could not be asked."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError) as error:
+        return f"unknown ({error})"
 
 
 def stream_bandwidth() -> float:

@@ -13,6 +13,18 @@ namespace generic {
 
 constexpr int kLanes = 4;
 constexpr int kVectors = 2;
+namespace {
+typedef float Lanes __attribute__((vector_size(4 * kLanes)));
+inline void TransposeLanes(Lanes (&lanes)[kLanes]) {
+  for (int i = 0; i < kLanes; ++i) {
+    for (int j = 0; j < i; ++j) {
+      const float kept = lanes[i][j];
+      lanes[i][j] = lanes[j][i];
+      lanes[j][i] = kept;
+    }
+  }
+}
+}  // namespace
 #include "obs_sweep_kernel.inc"
 
 }  // namespace generic

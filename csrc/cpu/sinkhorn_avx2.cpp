@@ -1,5 +1,6 @@
 #include <cstring>
 #include <limits>
+#include <type_traits>
 #include <vector>
 
 #include "isa.h"
@@ -17,10 +18,24 @@ constexpr int kLanes = 8;
 constexpr int kRows = 4;
 using Lanes = __m256;
 
-inline Lanes LoadKept(const float* from, const uint8_t* bitmap, int64_t j) {
+inline Lanes LoadAll(const float* from) { return _mm256_loadu_ps(from); }
+inline Lanes LoadAll(const uint16_t* from) {
+  const __m128i words = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(words), 16));
+}
+
+template <class T>
+inline Lanes LoadKept(const T* from, const uint8_t* bitmap, int64_t j) {
   const __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
   const __m256i bits = _mm256_and_si256(_mm256_set1_epi8(static_cast<char>(bitmap[j >> 3])), bit);
-  return _mm256_and_ps(_mm256_loadu_ps(from), _mm256_castsi256_ps(_mm256_cmpeq_epi32(bits, bit)));
+  return _mm256_and_ps(LoadAll(from), _mm256_castsi256_ps(_mm256_cmpeq_epi32(bits, bit)));
+}
+
+constexpr int kMaskBytes = 32;
+inline void PackMask(const uint8_t* mask, uint8_t* bitmap) {
+  const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(mask));
+  const int bits = _mm256_movemask_epi8(_mm256_slli_epi16(bytes, 7));
+  std::memcpy(bitmap, &bits, sizeof bits);
 }
 
 inline double Total(Lanes lanes) {

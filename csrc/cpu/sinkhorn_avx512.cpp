@@ -1,5 +1,6 @@
 #include <cstring>
 #include <limits>
+#include <type_traits>
 #include <vector>
 
 #include "isa.h"
@@ -17,10 +18,29 @@ constexpr int kLanes = 16;
 constexpr int kRows = 8;
 using Lanes = __m512;
 
-inline Lanes LoadKept(const float* from, const uint8_t* bitmap, int64_t j) {
+inline Lanes LoadAll(const float* from) { return _mm512_loadu_ps(from); }
+inline Lanes LoadAll(const uint16_t* from) {
+  const __m256i words = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(words), 16));
+}
+
+inline __mmask16 Kept(const uint8_t* bitmap, int64_t j) {
   __mmask16 kept;
   std::memcpy(&kept, bitmap + (j >> 3), sizeof kept);
-  return _mm512_maskz_loadu_ps(kept, from);
+  return kept;
+}
+inline Lanes LoadKept(const float* from, const uint8_t* bitmap, int64_t j) {
+  return _mm512_maskz_loadu_ps(Kept(bitmap, j), from);
+}
+inline Lanes LoadKept(const uint16_t* from, const uint8_t* bitmap, int64_t j) {
+  return _mm512_maskz_mov_ps(Kept(bitmap, j), LoadAll(from));
+}
+
+constexpr int kMaskBytes = 64;
+inline void PackMask(const uint8_t* mask, uint8_t* bitmap) {
+  const __m512i bytes = _mm512_loadu_si512(mask);
+  const __mmask64 bits = _mm512_test_epi8_mask(bytes, bytes);
+  std::memcpy(bitmap, &bits, sizeof bits);
 }
 
 inline double Total(Lanes lanes) {

@@ -1,6 +1,7 @@
 // The iterations of sinkhorn.h over the kernels' sums.
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <vector>
 
@@ -12,6 +13,7 @@ namespace {
 
 constexpr int64_t kColumnBlock = 1024;            // columns that one task finishes
 constexpr int64_t kBlockBytes = int64_t{1} << 18;  // rows that stay in the second-level cache between two readings
+constexpr int64_t kPrefetchBytes = 1024;           // within a row that comes from memory
 
 const double kSinqLowest = std::exp(-0.3), kSinqHighest = std::exp(10.0);
 const double kPrismLowest = std::exp(-10.0), kPrismHighest = std::exp(10.0);
@@ -59,9 +61,12 @@ class Solver {
   void FinishSpread(Lines& lines, int64_t i, int correction) const;
   double SumAgain(const Lines& lines, int64_t i) const;
   void PrismStep(Lines& lines, int64_t i) const;
+  const void* RowsFrom(int64_t begin) const {
+    return static_cast<const uint8_t*>(matrix_.weight) + begin * k_ * DTypeBytes(matrix_.dtype);
+  }
   SinkhornRows Rows(int64_t begin, int64_t count) const {
-    const uint8_t* bitmap = bitmap_.empty() ? nullptr : &bitmap_[begin * bitmap_stride_];
-    return {matrix_.weight + begin * k_, bitmap, count, k_, bitmap_stride_};
+    const uint8_t* bitmap = stray_ ? &bitmap_[begin * bitmap_stride_] : nullptr;
+    return {RowsFrom(begin), bitmap, count, k_, bitmap_stride_, kPrefetchBytes};
   }
 
   const SinkhornKernels& kernels_;
@@ -70,6 +75,7 @@ class Solver {
   const int64_t n_, k_, chunks_, bitmap_stride_;
   Lines columns_, rows_;
   std::vector<uint8_t> bitmap_;  // the mask at a bit each, which costs 3 % of what reading the weights does
+  bool stray_ = false;           // a pruned entry is not 0, so that sums need the bitmap
   double unit_ = 1.0;            // power of two that keeps squares of the weights within float
   std::vector<float> chunk_sum_, chunk_square_;  // [chunks, k]
 };
@@ -91,27 +97,40 @@ void Solver::ForColumns(const std::function<void(int64_t, int64_t)>& body) const
 
 // Counts, live lines, and the mask as bits.
 void Solver::Prepare() {
-  constexpr float kInfinity = std::numeric_limits<float>::infinity();
   if (matrix_.mask != nullptr) bitmap_.resize(n_ * bitmap_stride_);
-  std::vector<float> low(chunks_ * k_, kInfinity), high(chunks_ * k_, -kInfinity), largest(n_);
-  std::vector<int32_t> count(chunks_ * k_);
-  ForChunks([&](int64_t chunk, int64_t begin, int64_t rows) {
+  const int64_t width = DTypeBytes(matrix_.dtype), line = k_ * width;
+  std::vector<uint8_t> all(chunks_ * line, 0xff), any(chunks_ * line);
+  std::vector<uint8_t> count(chunks_ * k_);
+  std::vector<SinkhornRow> rows(n_);
+  ForChunks([&](int64_t chunk, int64_t begin, int64_t num_rows) {
     const uint8_t* mask = matrix_.mask != nullptr ? matrix_.mask + begin * k_ : nullptr;
     uint8_t* bitmap = bitmap_.empty() ? nullptr : &bitmap_[begin * bitmap_stride_];
-    const int64_t at = chunk * k_;
-    kernels_.prepare(Rows(begin, rows), mask, bitmap, &rows_.count[begin], &rows_.live[begin], &largest[begin],
-                     &count[at], &low[at], &high[at]);
+    kernels_.prepare(Rows(begin, num_rows), mask, bitmap, &rows[begin], &count[chunk * k_], &all[chunk * line],
+                     &any[chunk * line]);
   });
-  for (int64_t j = 0; j < k_; ++j) {
-    float lowest = kInfinity, highest = -kInfinity;
-    for (int64_t at = j; at < chunks_ * k_; at += k_) {
-      lowest = std::min(lowest, low[at]);
-      highest = std::max(highest, high[at]);
-      columns_.count[j] += count[at];
+  for (int64_t chunk = 1; chunk < chunks_; ++chunk) {
+    for (int64_t i = 0; i < line; ++i) {
+      all[i] &= all[chunk * line + i];
+      any[i] |= any[chunk * line + i];
     }
-    columns_.live[j] = lowest < highest;
   }
-  const int exponent = std::ilogb(*std::max_element(largest.begin(), largest.end()));
+  for (int64_t chunk = 0; chunk < chunks_; ++chunk) {
+    for (int64_t j = 0; j < k_; ++j) columns_.count[j] += count[chunk * k_ + j];
+  }
+  for (int64_t j = 0; j < k_; ++j) {
+    uint32_t in_all = 0, in_any = 0;  // of bfloat16 the upper half
+    std::memcpy(reinterpret_cast<uint8_t*>(&in_all) + 4 - width, &all[j * width], width);
+    std::memcpy(reinterpret_cast<uint8_t*>(&in_any) + 4 - width, &any[j * width], width);
+    columns_.live[j] = SinkhornLive(in_all, in_any);
+  }
+  float largest = 0;
+  for (int64_t i = 0; i < n_; ++i) {
+    rows_.count[i] = rows[i].count;
+    rows_.live[i] = rows[i].live;
+    stray_ |= rows[i].stray;
+    largest = std::max(largest, rows[i].largest);
+  }
+  const int exponent = std::ilogb(largest);
   unit_ = std::ldexp(1.0, -std::clamp(exponent, -100, 100));
   chunk_sum_.resize(chunks_ * k_);
   chunk_square_.resize(chunks_ * k_);
@@ -162,7 +181,7 @@ double Solver::SumAgain(const Lines& lines, int64_t i) const {
       const int64_t row = is_row ? i : l, column = is_row ? l : i;
       const bool kept = bitmap_.empty() || (bitmap_[row * bitmap_stride_ + column / 8] >> (column % 8) & 1) != 0;
       const double divisor = across.factor[l] * lines.factor[i];
-      if (kept) total += term(static_cast<double>(matrix_.weight[row * k_ + column]) / divisor);
+      if (kept) total += term(static_cast<double>(LoadFloat(matrix_.weight, matrix_.dtype, row * k_ + column)) / divisor);
     }
     return total;
   };
@@ -241,19 +260,21 @@ void Solver::PrismStep(Lines& lines, int64_t i) const {
 }
 
 // The rows of one chunk, then what they add to the columns. A row's factor depends on that row alone, so a few rows are
-// read from memory once, finished, and read again from the cache with their new factors.
+// read from memory once, finished, and read again from the cache with their new factors, while the next ones come from
+// memory.
 void Solver::PrismRows(int64_t chunk, int64_t begin, int64_t rows) {
   float* sum = &chunk_sum_[chunk * k_];
   float* square = &chunk_square_[chunk * k_];
   std::fill(sum, sum + k_, 0.0f);
   std::fill(square, square + k_, 0.0f);
   const int64_t end = begin + rows;
-  const int64_t block = std::max<int64_t>(8, kBlockBytes / (4 * k_) / 8 * 8);
+  const int64_t block = std::max<int64_t>(8, kBlockBytes / (DTypeBytes(matrix_.dtype) * k_) / 8 * 8);
   for (int64_t at = begin; at < end; at += block) {
     const int64_t count = std::min(block, end - at);
-    const SinkhornRows in = Rows(at, count);
+    SinkhornRows in = Rows(at, count);
     kernels_.row_sums(in, columns_.inverse.data(), &rows_.sum[at], &rows_.square[at]);
     for (int64_t i = at; i < at + count; ++i) PrismStep(rows_, i);
+    in.prefetch_bytes = count * k_ * DTypeBytes(matrix_.dtype);
     kernels_.column_sums(in, &rows_.inverse[at], sum, square);
   }
 }
@@ -274,7 +295,7 @@ void Solver::Rms() {
   std::vector<int32_t> count(chunks_ * k_);
   ForChunks([&](int64_t chunk, int64_t begin, int64_t rows) {
     const uint8_t* mask = matrix_.mask != nullptr ? matrix_.mask + begin * k_ : nullptr;
-    kernels_.squares(matrix_.weight + begin * k_, mask, rows, k_, &square[chunk * k_], &count[chunk * k_]);
+    kernels_.squares(RowsFrom(begin), mask, rows, k_, &square[chunk * k_], &count[chunk * k_]);
   });
   double logarithms = 0.0;
   int64_t live = 0;

@@ -9,7 +9,8 @@ from ._define import define
 
 def _fake(weight: torch.Tensor, mask: torch.Tensor | None, variant: str, iterations: int):
     b, n, k = weight.shape
-    return weight.new_empty(b, k), weight.new_empty(b, n)
+    exact = torch.promote_types(weight.dtype, torch.float32)
+    return weight.new_empty(b, k, dtype=exact), weight.new_empty(b, n, dtype=exact)
 
 
 define(
@@ -59,7 +60,9 @@ def sinkhorn(
     require(variant in VARIANTS, "sinkhorn", "variant", "be 'sinq', 'prism' or 'rms'", repr(variant))
     require(iterations >= 0, "sinkhorn", "iterations", "be at least 0", iterations)
     batched = weight.dim() == 3
-    weight = (weight if batched else weight[None]).float().contiguous()
+    # bfloat16 is read as it lies: half the bytes of every iteration.
+    weight = weight if weight.dtype == torch.bfloat16 else weight.float()
+    weight = (weight if batched else weight[None]).contiguous()
     if mask is not None:
         mask = (mask if batched else mask[None]).contiguous()
     column, row = torch.ops.prism.sinkhorn.default(weight, mask, variant, iterations)

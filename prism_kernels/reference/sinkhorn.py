@@ -8,6 +8,7 @@ from .sinkhorn_statistics import std
 
 def sinkhorn(weight: torch.Tensor, mask: torch.Tensor | None, variant: str, iterations: int):
     """weight [b, n, k], mask bool (None = all kept) -> (column_factor [b, k], row_factor [b, n])."""
+    weight = weight.to(torch.promote_types(weight.dtype, torch.float32))
     b, n, k = weight.shape
     mask = torch.ones_like(weight, dtype=torch.bool) if mask is None else mask
     column, row = weight.new_ones(b, k), weight.new_ones(b, n)

@@ -71,16 +71,21 @@ void TestSweep() {
 void TestSinkhorn() {
   for (const auto& [n, k] : {std::pair<int64_t, int64_t>{1, 1}, {3, 7}, {17, 33}, {130, 65}, {9, 129}}) {
     test::Buffer<float> weight(n * k), column(k), row(n), expected_column(k), expected_row(n);
+    test::Buffer<uint16_t> bfloat16(n * k);
     test::Buffer<uint8_t> mask(n * k);
     for (int64_t i = 0; i < n * k; ++i) {
-      weight[i] = test::RandomNormal();
+      bfloat16[i] = FloatToBFloat16(test::RandomNormal());
+      weight[i] = BFloat16ToFloat(bfloat16[i]);
       mask[i] = static_cast<uint8_t>(test::RandomInt(0, 3) > 0);
     }
     for (const auto variant : {cpu::SinkhornVariant::kSinq, cpu::SinkhornVariant::kPrism, cpu::SinkhornVariant::kRms}) {
       for (const uint8_t* chosen : {static_cast<const uint8_t*>(mask.data()), static_cast<const uint8_t*>(nullptr)}) {
-        cpu::Sinkhorn(*cpu::PickSinkhorn(), {weight.data(), chosen, n, k, column.data(), row.data()}, variant, 2, kSerial);
-        cpu::Sinkhorn(cpu::generic::kSinkhornKernels, {weight.data(), chosen, n, k, expected_column.data(), expected_row.data()},
-                      variant, 2, kSerial);
+        const cpu::SinkhornMatrix generic = {weight.data(), DType::kFloat32, chosen, n, k, expected_column.data(), expected_row.data()};
+        cpu::Sinkhorn(cpu::generic::kSinkhornFloat32, generic, variant, 2, kSerial);
+        const bool narrow = n % 2 != 0;  // the same numbers, stored in 16 bits
+        const void* stored = narrow ? static_cast<const void*>(bfloat16.data()) : weight.data();
+        const DType dtype = narrow ? DType::kBFloat16 : DType::kFloat32;
+        cpu::Sinkhorn(*cpu::PickSinkhorn(dtype), {stored, dtype, chosen, n, k, column.data(), row.data()}, variant, 2, kSerial);
         for (int64_t j = 0; j < k; ++j) {
           PRISM_CHECK(std::fabs(column[j] - expected_column[j]) <= 1e-3f * expected_column[j], "sinkhorn %ldx%ld column %ld: %g, %g", n, k, j, column[j], expected_column[j]);
         }

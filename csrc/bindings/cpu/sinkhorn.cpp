@@ -13,7 +13,8 @@ cpu::SinkhornVariant SinkhornVariantOf(const std::string& name) {
 
 std::tuple<Tensor, Tensor> SinkhornCpu(const Tensor& weight, const std::optional<Tensor>& mask, std::string variant,
                                        int64_t iterations) {
-  CheckTensor(weight, ScalarType::Float, "sinkhorn", "weight");
+  const DType dtype = FloatDType(weight, "sinkhorn", "weight");
+  STD_TORCH_CHECK(dtype != DType::kFloat16, "sinkhorn: weight must be float32 or bfloat16");
   STD_TORCH_CHECK(weight.dim() == 3, "sinkhorn: weight must have 3 dimensions");
   if (mask.has_value()) {
     CheckTensor(*mask, ScalarType::Bool, "sinkhorn", "mask");
@@ -21,16 +22,17 @@ std::tuple<Tensor, Tensor> SinkhornCpu(const Tensor& weight, const std::optional
   }
   const int64_t b = weight.size(0), n = weight.size(1), k = weight.size(2);
   const cpu::SinkhornVariant kind = SinkhornVariantOf(variant);
-  Tensor column = torch::stable::new_empty(weight, {b, k});
-  Tensor row = torch::stable::new_empty(weight, {b, n});
-  const float* values = ConstData<float>(weight);
+  Tensor column = torch::stable::new_empty(weight, {b, k}, ScalarType::Float);
+  Tensor row = torch::stable::new_empty(weight, {b, n}, ScalarType::Float);
+  const uint8_t* values = static_cast<const uint8_t*>(weight.const_data_ptr());
   const uint8_t* kept = mask.has_value() ? ConstData<uint8_t>(*mask) : nullptr;
   float* column_out = MutableData<float>(column);
   float* row_out = MutableData<float>(row);
-  const cpu::SinkhornKernels& kernels = *cpu::PickSinkhorn();
+  const cpu::SinkhornKernels& kernels = *cpu::PickSinkhorn(dtype);
   const auto solve = [&](int64_t i, const cpu::SinkhornParallelFor& parallel_for) {
-    const cpu::SinkhornMatrix matrix = {values + i * n * k, kept != nullptr ? kept + i * n * k : nullptr, n, k,
-                                        column_out + i * k, row_out + i * n};
+    const cpu::SinkhornMatrix matrix = {values + i * n * k * DTypeBytes(dtype), dtype,
+                                        kept != nullptr ? kept + i * n * k : nullptr, n, k, column_out + i * k,
+                                        row_out + i * n};
     cpu::Sinkhorn(kernels, matrix, kind, iterations, parallel_for);
   };
   if (b == 1) {  // threads share the one matrix

@@ -22,6 +22,7 @@ def save(
     *,
     overwrite: bool = False,
     shard_bytes: int = SHARD_BYTES,
+    files: Mapping[str, bytes] | None = None,
 ) -> Path:
     """Writes a model with packed linears into a directory that appears complete or not at all.
 
@@ -35,6 +36,7 @@ def save(
             the model was loaded from.
         overwrite: replace an existing checkpoint once the new one is complete.
         shard_bytes: largest weight file.
+        files: further files to store, by name.
 
     Returns:
         The directory.
@@ -60,6 +62,8 @@ def save(
                     done.add(fqn)
             elif name not in left_out:
                 writer.add_tensors({name: tensor})
+        for name, content in (files or {}).items():
+            (writer.directory / name).write_bytes(content)
         return writer.finish(
             config=_config(model, tied),
             tokenizer=tokenizer,

@@ -23,6 +23,7 @@ def compress_to_checkpoint(
     overwrite: bool = False,
     progress: Callable[[int, int, str], object] | None = None,
     shard_bytes: int = SHARD_BYTES,
+    iteration: int = 0,
     **changes: Any,
 ) -> Path:
     """Compresses a dense checkpoint and writes each block as soon as it is done; `out` appears complete or not at all.
@@ -34,6 +35,7 @@ def compress_to_checkpoint(
         tokenizer: stored beside the weights; by default the checkpoint's.
         overwrite: replace an existing checkpoint once the new one is complete.
         shard_bytes: largest weight file.
+        iteration: what the tier maps of a three-tier recipe say they are of.
 
     Returns:
         The directory.
@@ -43,7 +45,9 @@ def compress_to_checkpoint(
     """
     from ..models import load_tokenizer
     from ..pipeline import compress
+    from ..pipeline.tier_maps import FILE, TierMaps, tile_maps
 
+    tiles: dict[str, Tensor] = {}
     with CheckpointWriter(out, overwrite=overwrite, shard_bytes=shard_bytes) as writer:
         if tokenizer is None:
             tokenizer = load_tokenizer(model)
@@ -51,6 +55,7 @@ def compress_to_checkpoint(
         def store(index: int, block: str, modules: Mapping[str, PackedLinear]) -> None:
             for name, module in modules.items():
                 writer.add_module(name, module)
+            tiles.update(tile_maps(modules))
 
         result = compress(
             model,
@@ -64,6 +69,10 @@ def compress_to_checkpoint(
             progress=progress,
             **changes,
         )
+        if tiles:
+            chosen = result.recipe
+            maps = TierMaps.of_tiles(iteration, chosen.tier_block_size, chosen.topk_per_block, tiles)
+            (writer.directory / FILE).write_bytes(maps.to_bytes())
         return writer.finish(
             config=stored_config(result.model),
             tokenizer=tokenizer,

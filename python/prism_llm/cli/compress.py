@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from . import three_tier
 from .exits import UsageError, usage_errors
 from .models import DataDirOption, JsonOption, ModelArgument, resolve_model
 from .output import print_json, progress, quiet_transformers, size, stdout
@@ -54,6 +55,24 @@ def compress(
     ] = False,
     targets: Annotated[list[str] | None, typer.Option(help='Modules to compress (repeatable; "re:..." too).')] = None,
     ignore: Annotated[list[str] | None, typer.Option(help='Modules to leave (repeatable; "re:..." too).')] = None,
+    tiers: Annotated[
+        str | None, typer.Option(help="Shares of dense, 2:4 and top-k blocks, such as 0.35,0.45,0.2 (three-tier).")
+    ] = None,
+    topk_per_block: Annotated[int | None, typer.Option(help="Weights that a top-k block keeps (three-tier).")] = None,
+    block_size: Annotated[
+        int | None, typer.Option(help="Side of a block, a multiple of 16 (three-tier); else columns per sweep step.")
+    ] = None,
+    schedule: Annotated[
+        Path | None, typer.Option(help="CSV of iterations with training in between (three-tier).")
+    ] = None,
+    iteration: Annotated[int | None, typer.Option(help="Only this iteration of --schedule, without training.")] = None,
+    previous: Annotated[
+        Path | None, typer.Option(help="With --iteration above 1: the checkpoint of the iteration before.")
+    ] = None,
+    learning_rate: Annotated[float, typer.Option(help="Of the training between iterations.")] = 2e-5,
+    train_dataset: Annotated[
+        str | None, typer.Option(help="Text of the training between iterations; default that of --dataset.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compresses a model and saves it; the output appears complete or not at all."""
@@ -74,15 +93,24 @@ def compress(
     for name, value in (("bits", bits), ("group_size", group_size)):
         if value is not None:
             changes[name] = value or None
+    if schedule is not None and method is None and recipe is None:
+        method = three_tier.METHOD
     with usage_errors():
         if use_variant:
             if score not in (None, "wanda"):
                 raise UsageError(f"--use-variant: must go with the score wanda, got {score!r}")
             changes["score"] = "wanda_variant"
+        changes |= three_tier.changes(tiers, topk_per_block, block_size, method, recipe)
         resolved = _recipe(recipe, method, changes)
         _check_output(output, overwrite)
     source = resolve_model(model)
-    result = run(source, output, resolved, data_dir=data_dir, overwrite=overwrite)
+    if schedule is not None:
+        plan = three_tier.Plan(schedule, iteration, previous, learning_rate, train_dataset or resolved.dataset)
+        plan.check(model, resolved)
+        result = three_tier.run(source, output, resolved, plan, data_dir=data_dir, overwrite=overwrite)
+    else:
+        three_tier.require_schedule(iteration=iteration, previous=previous, train_dataset=train_dataset)
+        result = run(source, output, resolved, data_dir=data_dir, overwrite=overwrite)
     if as_json:
         print_json(result)
         return
@@ -114,7 +142,7 @@ def _check_output(output: Path, overwrite: bool) -> None:
 
 def run(source: str, output: Path, recipe: Any, *, data_dir: Path | None, overwrite: bool) -> dict[str, Any]:
     """Compresses `source` into `output`; returns the facts that `--json` prints."""
-    from prism_llm.checkpoint import compress_to_checkpoint, is_checkpoint, open_checkpoint
+    from prism_llm.checkpoint import compress_to_checkpoint, is_checkpoint
 
     if is_checkpoint(source):
         raise UsageError(f"MODEL: must be a dense model, got the compressed checkpoint {source!r}")
@@ -122,6 +150,13 @@ def run(source: str, output: Path, recipe: Any, *, data_dir: Path | None, overwr
     quiet_transformers()
     with progress("compressing") as task, usage_errors():
         saved = compress_to_checkpoint(source, output, recipe, data_dir=data_dir, overwrite=overwrite, progress=task)
+    return facts(source, output, saved, recipe, time.perf_counter() - start)
+
+
+def facts(source: str, output: Path, saved: Path, recipe: Any, seconds: float) -> dict[str, Any]:
+    """What `--json` prints about a checkpoint that was written."""
+    from prism_llm.checkpoint import open_checkpoint
+
     checkpoint = open_checkpoint(saved)
     return {
         "output": str(output),
@@ -131,7 +166,7 @@ def run(source: str, output: Path, recipe: Any, *, data_dir: Path | None, overwr
         "compressed_bytes": checkpoint.compressed_nbytes,
         "compressed_weights": checkpoint.compressed_weights,
         "bits_per_weight": checkpoint.bits_per_weight,
-        "seconds": time.perf_counter() - start,
+        "seconds": seconds,
         "recipe": recipe.to_dict(),
         "report": checkpoint.report,
     }

@@ -38,6 +38,7 @@ def compress_(
     *,
     on_block: OnBlock | None = None,
     progress: Progress | None = None,
+    tiers: Mapping[str, Tensor] | None = None,
 ) -> CompressionReport:
     """Compresses a transformers causal language model in place, block by block.
 
@@ -51,12 +52,14 @@ def compress_(
         calibration: int64 token ids [num, seqlen]; a data-free recipe (`recipe.needs_calibration` False) needs none.
         on_block: called after each block with its index, its name and {full name: packed module}.
         progress: called after each block with the number done, the total, and the name.
+        tiers: for a three-tier recipe, where each linear stands: u8 maps of its blocks by full name (`TierMaps.maps`).
+            None begins with every block dense.
 
     Raises:
         ValueError: nothing to compress, a pattern that matches nothing, unusable calibration, weights not finite.
         CalibrationError: calibration never reached a linear, or gave statistics that are not finite.
     """
-    return compress_blocks(model, as_recipe(recipe), calibration, InMemory(), on_block, progress)
+    return compress_blocks(model, as_recipe(recipe), calibration, InMemory(), on_block, progress, tiers)
 
 
 def compress(
@@ -110,7 +113,7 @@ def compress(
         if tokenizer is None and chosen.needs_calibration and calibration is None:
             tokenizer = load_tokenizer(model)
     if chosen.needs_calibration and calibration is None:
-        calibration = _draw_calibration(network, chosen, tokenizer, data_dir, notes)
+        calibration = draw_calibration(network, chosen, tokenizer, data_dir, notes)
     report = compress_blocks(network, chosen, calibration, store, on_block, progress)
     report.notes += notes
     return CompressionResult(network, tokenizer, report, chosen)
@@ -133,9 +136,10 @@ def _open(
     return streamed.model, streamed
 
 
-def _draw_calibration(
+def draw_calibration(
     model: nn.Module, recipe: Recipe, tokenizer: Any, data_dir: str | Path | None, notes: list[str]
 ) -> Tensor:
+    """The recipe's calibration, int64 token ids [num, seqlen]; a note says what it is."""
     if tokenizer is None:
         raise ValueError("compress: tokenizer must be given to draw calibration for a model in memory, got None")
     from ..data.sources import calibration_batches, load_text

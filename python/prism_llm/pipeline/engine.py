@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -54,6 +54,7 @@ def compress_blocks(
     store: BlockStore,
     on_block: OnBlock | None = None,
     progress: Progress | None = None,
+    tiers: Mapping[str, Tensor] | None = None,
 ) -> CompressionReport:
     """Compresses the selected linears of `model` in place; see `prism_llm.compress_`.
 
@@ -63,6 +64,7 @@ def compress_blocks(
     started = time.perf_counter()
     adapter = DecoderAdapter(model)
     plan, left = _plan(adapter, recipe)
+    _check_tier_maps(tiers, [name for linears in plan for name in linears])
     report = CompressionReport(recipe.to_dict(), left=left, block_parameters=_count_parameters(adapter))
     if calibration is not None and not recipe.needs_calibration:
         report.notes.append("calibration not used: the recipe is data-free")
@@ -74,7 +76,7 @@ def compress_blocks(
             inputs = adapter.capture(batches)
         for index, linears in enumerate(plan):
             store.load(index)
-            modules = _compress_block(adapter, index, linears, recipe, inputs, report)
+            modules = _compress_block(adapter, index, linears, recipe, inputs, report, tiers or {})
             if inputs is not None and index + 1 < len(plan):
                 for batch, calls in enumerate(inputs.calls):
                     inputs.hidden[batch] = adapter.run_block(index, inputs.hidden[batch], calls[index])
@@ -94,6 +96,7 @@ def _compress_block(
     recipe: Recipe,
     inputs: CapturedInputs | None,
     report: CompressionReport,
+    tiers: Mapping[str, Tensor],
 ) -> dict[str, PackedLinear]:
     """Replaces `linears` of one block, and empties the dict; statistics are freed with the last linear they serve."""
     statistics: dict[str, InputStatistics] = {}
@@ -109,7 +112,8 @@ def _compress_block(
         shared = statistics.get(group[0])
         solver = HessianSolver(shared, recipe.percdamp) if shared is not None and recipe.needs_gram else None
         for name in group:
-            modules[name] = _compress_linear(adapter.model, name, linears[name], recipe, shared, solver, report)
+            linear, map_ = linears[name], tiers.get(name)
+            modules[name] = _compress_linear(adapter.model, name, linear, recipe, shared, solver, report, map_)
             statistics.pop(name, None)
     ordered = {name: modules[name] for name in linears}
     linears.clear()  # the dense weights must not outlive their block
@@ -124,9 +128,10 @@ def _compress_linear(
     statistics: InputStatistics | None,
     solver: HessianSolver | None,
     report: CompressionReport,
+    tiers: Tensor | None,
 ) -> PackedLinear:
     started = time.perf_counter()
-    result = compress_weight(name, linear.weight, recipe, statistics, solver)
+    result = compress_weight(name, linear.weight, recipe, statistics, solver, tiers)
     module = result.module(linear.bias).train(linear.training)
     replace_module(model, name, module)
     seconds = time.perf_counter() - started
@@ -150,6 +155,18 @@ def _compress_linear(
         )
     )
     return module
+
+
+def _check_tier_maps(tiers: Mapping[str, Tensor] | None, names: Sequence[str]) -> None:
+    """A map that is missing would let its linear begin anew as dense."""
+    if tiers is None:
+        return
+    missing, foreign = sorted(set(names) - tiers.keys()), sorted(tiers.keys() - set(names))
+    if missing or foreign:
+        raise ValueError(
+            f"compress: tier maps must be those of the linears to compress, got none for {missing[:3]} and maps of "
+            f"others for {foreign[:3]}"
+        )
 
 
 def _plan(adapter: DecoderAdapter, recipe: Recipe) -> tuple[list[dict[str, nn.Linear]], dict[str, str]]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from prism_kernels import ops
-from prism_kernels.formats import PackedWeight
+from prism_kernels.formats import PackedWeight, TieredWeight
 from prism_kernels.nn import (
     BitmapDualShiftLinear,
     BitmapLinear,
@@ -16,14 +16,19 @@ from prism_kernels.nn import (
     PackedLinear,
     Sparse24DualShiftLinear,
     Sparse24Linear,
+    TieredLinear,
 )
 
 from ..calibration import InputStatistics
 from ..pruning import (
     HessianSolver,
     Pattern,
+    demote,
+    expand_tiers,
+    map_shape,
     obs_one_shot,
     obs_sweep,
+    require_pruned,
 )
 from ..pruning.compensation import SweepGrid
 from ..quantization import pack_pruned, pack_rounded, round_to_nearest
@@ -32,7 +37,14 @@ from .selection import choose_mask
 
 _MODULES: dict[str, type[PackedLinear]] = {
     module.FORMAT.NAME: module
-    for module in (BitmapDualShiftLinear, BitmapLinear, DualShiftLinear, Sparse24DualShiftLinear, Sparse24Linear)
+    for module in (
+        BitmapDualShiftLinear,
+        BitmapLinear,
+        DualShiftLinear,
+        Sparse24DualShiftLinear,
+        Sparse24Linear,
+        TieredLinear,
+    )
 }
 
 
@@ -62,6 +74,7 @@ class CompressedWeight:
         """The stages that ran, in order, e.g. "prism > obs_one_shot > prism scale > rtn"."""
         recipe = self.recipe
         stages: list[str] = [recipe.score] if recipe.prunes else []
+        stages += [] if recipe.tiers is None else ["tiers"]
         stages += [recipe.compensate] if recipe.needs_gram else []
         if recipe.bits is not None:
             stages += [] if recipe.scale == "none" else [f"{recipe.scale} scale"]
@@ -80,6 +93,7 @@ def compress_weight(
     recipe: Recipe,
     statistics: InputStatistics | None = None,
     solver: HessianSolver | None = None,
+    tiers: Tensor | None = None,
 ) -> CompressedWeight:
     """Compresses one weight [n, k] of any float dtype; all arithmetic is in float32.
 
@@ -89,12 +103,15 @@ def compress_weight(
         statistics: of its inputs; None for a data-free recipe.
         solver: over the same statistics; None where the recipe needs no X^T X. If it has no inverse, the weight is
             compressed without compensation, and the result's recipe and notes say so.
+        tiers: where a three-tier weight stands, u8 of its blocks; None = all dense.
 
     Raises:
         ValueError: the weight, or what compensation made of it, is not finite.
     """
     dense = weight.detach().float()
     _require_finite(name, "weight", dense)
+    if recipe.tiers is not None:
+        return _tier(name, weight.dtype, dense, recipe, statistics, tiers)
     if not recipe.needs_gram:
         mask = choose_mask(dense, recipe, statistics) if recipe.prunes else None
         return _finish(name, weight.dtype, dense, mask, recipe)
@@ -114,6 +131,31 @@ def compress_weight(
         result = _finish(name, weight.dtype, obs_one_shot(dense, mask, operator), mask, recipe)
     result.notes += solver.notes
     return result
+
+
+def _tier(
+    name: str,
+    dtype: torch.dtype,
+    dense: Tensor,
+    recipe: Recipe,
+    statistics: InputStatistics | None,
+    tiers: Tensor | None,
+) -> CompressedWeight:
+    """One step of three-tier pruning, from the map `tiers` (None = all dense) to the recipe's shares."""
+    assert recipe.tiers is not None
+    if recipe.score != "magnitude" and statistics is None:
+        raise ValueError(f"compress_weight: statistics must be given for score {recipe.score}, got None")
+    options = {"block_size": recipe.tier_block_size, "top_k": recipe.topk_per_block}
+    if tiers is None:
+        shape = map_shape(dense.shape, recipe.tier_block_size)
+        tiers = torch.zeros(shape, dtype=torch.uint8, device=dense.device)
+    else:
+        require_pruned(name, dense, tiers, **options)
+    norms = None if recipe.score == "magnitude" or statistics is None else statistics.norms
+    tiers, mask = demote(dense, norms, tiers, recipe.tiers, **options)
+    tiles = expand_tiers(tiers, dense.shape, recipe.tier_block_size)
+    values = dense.to(dtype)
+    return CompressedWeight(TieredWeight.pack(values, tiles, mask=mask), mask, recipe)
 
 
 def _without_compensation(recipe: Recipe) -> Recipe:

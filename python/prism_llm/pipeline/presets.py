@@ -134,6 +134,23 @@ def clearcut() -> dict[str, Any]:
     return {"sparsity": 0.5, "score": "clearcut", "scope": "row", "scale": "none", "group_size": 64}
 
 
+def three_tier() -> dict[str, Any]:
+    """Three-tier pruning (Jiajun-Ji/wanda): of the 16x16 blocks of every matrix 35 % stay dense, 45 % become 2:4 and
+    20 % keep their 10 largest weights, by Wanda's scores; about 42 % pruned. Lossless tiles, no rounding.
+
+    This preset does it in one shot; `prism compress --method three-tier --schedule FILE` in iterations with training in
+    between (`prism_llm.recovery.progressive`).
+
+    Deviations:
+        exact counts: blocks are counted by rounding decimals (the original's `int` of a float difference is a block
+            short where 1.0 - 0.9 is).
+        border: blocks at the border are those of the weight padded with zeros, so that 2:4 always lies along inputs
+            (the original flattens the cut block).
+        ties: exactly 2 of 4 and k of a block, the lower index pruned first (the original keeps ties).
+    """
+    return {"tiers": (0.35, 0.45, 0.20), "topk_per_block": 10, "score": "wanda", "scale": "none", "group_size": None}
+
+
 PRESETS: dict[str, Callable[[], dict[str, Any]]] = {
     "sinq": sinq,
     "magnitude": magnitude,
@@ -142,4 +159,5 @@ PRESETS: dict[str, Callable[[], dict[str, Any]]] = {
     "clearcut": clearcut,
     "sparsegpt": sparsegpt,
     "prism": prism,
+    "three-tier": three_tier,
 }

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from ..pruning.masks import Pattern
+from ..pruning.tiers import TILE, tier_sparsity
 from .presets import PRESETS
 
 BITS = (2, 3, 4, 5, 6, 8)
@@ -43,6 +44,10 @@ class Recipe(BaseModel):
         percdamp: damping of the Hessian, relative to its mean diagonal.
         block_size: columns that the sweep handles at a time.
         max_tokens: statistics over the first so many tokens only; None = all.
+        tiers: shares (dense, 2:4, top-k) of the blocks of every matrix, which sum to 1 (three-tier pruning; they imply
+            `sparsity`), or None.
+        topk_per_block: weights that a top-k block keeps.
+        tier_block_size: side of a block, a multiple of 16.
         targets, ignore: names, last name parts, class names or "re:<regex>"; a pattern that matches nothing is an
             error. Only linears inside the decoder blocks are compressed.
         dataset: calibration text: a source of `prism_llm.data.load_text` or a file.
@@ -72,6 +77,9 @@ class Recipe(BaseModel):
     percdamp: float = 0.01
     block_size: int = 128
     max_tokens: int | None = None
+    tiers: tuple[float, float, float] | None = None
+    topk_per_block: int = 10
+    tier_block_size: int = TILE
     targets: tuple[str, ...] = ("Linear",)
     ignore: tuple[str, ...] = ("lm_head",)
     dataset: str = "stdlib"
@@ -108,9 +116,12 @@ class Recipe(BaseModel):
         return self.model_dump(mode="json")
 
     def replace(self, **changes: Any) -> Recipe:
-        """A validated copy with some fields changed; a new pattern brings its own sparsity."""
+        """A validated copy with some fields changed; a new pattern, or new tiers, bring their own sparsity."""
         fields = self.to_dict()
-        if "pattern" in changes and "sparsity" not in changes:
+        implying = {"pattern"}
+        if "tiers" in changes or self.tiers is not None:
+            implying |= {"tiers", "topk_per_block", "tier_block_size"}
+        if implying & changes.keys() and "sparsity" not in changes:
             del fields["sparsity"]
         return type(self)(**(fields | changes))
 
@@ -145,6 +156,9 @@ class Recipe(BaseModel):
             filled["sparsity"] = Pattern.parse(filled["pattern"]).sparsity
         if "scope" not in values and filled.get("score") == "wanda_variant":
             filled["scope"] = "matrix"
+        if "sparsity" not in values and _are_shares(filled.get("tiers")):
+            side, top_k = filled.get("tier_block_size", TILE), filled.get("topk_per_block", 10)
+            filled["sparsity"] = tier_sparsity(filled["tiers"], top_k, side)
         return filled
 
     @model_validator(mode="after")
@@ -152,6 +166,7 @@ class Recipe(BaseModel):
         self._check_numbers()
         self._check_pruning()
         self._check_quantization()
+        self._check_tiers()
         _require(self.prunes or self.bits is not None, "sparsity or bits", "ask for something", "sparsity=0, bits=None")
         return self
 
@@ -193,6 +208,28 @@ class Recipe(BaseModel):
             fits = group_size is None or self.block_size % group_size == 0
             rule = f"be a multiple of group_size {group_size} for joint rounding"
             _require(fits, "block_size", rule, self.block_size)
+
+    def _check_tiers(self) -> None:
+        side, top_k = self.tier_block_size, self.topk_per_block
+        rule = f"be a positive multiple of {TILE}, the side of the tiles in which weights are stored"
+        _require(side >= TILE and side % TILE == 0, "tier_block_size", rule, side)
+        _require(0 <= top_k <= side * side, "topk_per_block", f"be between 0 and {side * side}", top_k)
+        if self.tiers is None:
+            return
+        fits = min(self.tiers) >= 0 and abs(sum(self.tiers) - 1) < 1e-9
+        _require(fits, "tiers", "be three shares that sum to 1", self.tiers)
+        implied = tier_sparsity(self.tiers, top_k, side)
+        _require(abs(self.sparsity - implied) < 1e-9, "sparsity", f"be {implied:g}, which tiers imply", self.sparsity)
+        _require(self.score in ("wanda", "magnitude"), "score", "be wanda or magnitude with tiers", self.score)
+        for name, wanted in (("pattern", "unstructured"), ("compensate", "none"), ("bits", None)):
+            _require(getattr(self, name) == wanted, name, f"be {wanted} with tiers", getattr(self, name))
+
+
+def _are_shares(values: object) -> bool:
+    """Whether `values` are three numbers; what else is wrong with them is said after the fields are typed."""
+    if not isinstance(values, list | tuple) or len(values) != 3:
+        return False
+    return all(isinstance(share, int | float) for share in values)
 
 
 def as_recipe(recipe: Recipe | str | Mapping[str, Any], **changes: Any) -> Recipe:
