@@ -30,6 +30,8 @@ USAGE = {
     "pattern": (["--pattern", "2:x"], ["attern", "2:x"]),
     "score": (["--score", "best"], ["score", "'best'"]),
     "scope": (["--scope", "tensor"], ["scope", "'tensor'"]),
+    "ratios": (["--ratios", "best"], ["ratios", "'best'"]),
+    "global": (["--method", "wanda", "--scope", "global"], ["score must be magnitude for scope global", "wanda"]),
     "variant": (["--use-variant", "--score", "ria"], ["--use-variant: must go with the score wanda", "'ria'"]),
     "ria exponent": (["--ria-exponent", "-1"], ["ria_exponent must be finite and not negative", "-1"]),
     "group size": (["--group-size", "-1"], ["group_size must be at least 1", "-1"]),

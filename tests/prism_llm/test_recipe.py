@@ -30,6 +30,7 @@ def test_what_presets_need():
     }
     assert known.items() <= needs.items()
     assert not Recipe.from_preset("wanda", score="magnitude").needs_calibration
+    assert Recipe.from_preset("magnitude", ratios="owl").needs_calibration
     assert Recipe.from_preset("sparsegpt", sparsity=0, bits=4).needs_gram  # GPTQ
     assert not Recipe(bits=4, compensate="obs_one_shot").needs_calibration  # nothing to compensate
 
@@ -98,6 +99,13 @@ WRONG = [
     ({"method": "sparsegpt", "bits": 4, "codebook": "nf4"}, "codebook must be uniform for joint rounding, got nf4"),
     ({"method": "sparsegpt", "bits": 4, "group_size": 48}, "block_size must be a multiple of group_size 48"),
     ({"ria_exponent": -1.0, "sparsity": 0.5}, r"ria_exponent must be finite and not negative, got -1\.0"),
+    ({"scope": "global", "sparsity": 0.5}, "score must be magnitude for scope global, got wanda"),
+    ({"method": "magnitude", "scope": "global", "pattern": "2:4"}, "pattern must be unstructured for scope global"),
+    ({"method": "magnitude", "scope": "global", "ratios": "owl"}, "ratios must be uniform for scope global, got owl"),
+    ({"ratios": "owl", "pattern": "2:4"}, "ratios must be uniform for the pattern 2:4, got owl"),
+    ({"ratios": "best", "sparsity": 0.5}, "ratios"),
+    ({"owl_lambda": 0.5, "sparsity": 0.5}, r"owl_lambda must be in \[0, 0\.5\), got 0\.5"),
+    ({"owl_threshold": 0.0, "sparsity": 0.5}, r"owl_threshold must be positive and finite, got 0\.0"),
     ({"score": "wanda_variant", "pattern": "2:4"}, "pattern must be unstructured for score wanda_variant"),
     (
         {"score": "wanda_variant", "sparsity": 0.5, "scope": "row"},

@@ -31,6 +31,9 @@ def compress(
         typer.Option(help=f"What ranks weights: magnitude, wanda, ri, ria, clearcut, prism, sparsegpt, ...; {_NONE}."),
     ] = None,
     scope: Annotated[str | None, typer.Option(help=f"Sparsity counts per row, matrix, or global; {_NONE}.")] = None,
+    ratios: Annotated[
+        str | None, typer.Option(help="Sparsity of blocks: uniform, or owl (denser where outliers are).")
+    ] = None,
     ria_exponent: Annotated[
         float | None, typer.Option(help="Power of the input's norm in ria and clearcut; default 0.5.")
     ] = None,
@@ -81,6 +84,7 @@ def compress(
         "pattern": pattern,
         "score": score,
         "scope": scope,
+        "ratios": ratios,
         "ria_exponent": ria_exponent,
         "dataset": dataset,
         "num_calibration_samples": num_samples,

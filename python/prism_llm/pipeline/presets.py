@@ -29,6 +29,9 @@ def sinq() -> dict[str, Any]:
 def magnitude() -> dict[str, Any]:
     """Magnitude pruning, the baseline of Wanda (locuslab/wanda): the smallest |W| of each matrix, 50 %. Data-free.
 
+    `scope="global"` is Edu-Sparsify's (TaharHERRI/Edu-Sparsify-LLMs): one threshold over all chosen linears, found in
+    two passes over the weights that hold one block at a time (the original concatenates the whole model).
+
     Deviations:
         exact count: int(numel * sparsity) by index; the original's threshold prunes ties too.
     """

@@ -29,9 +29,11 @@ def choose_mask(dense: Tensor, recipe: Recipe, statistics: InputStatistics | Non
         ValueError: statistics are missing.
     """
     pattern = Pattern.parse(recipe.pattern)
+    if recipe.scope == "global" and pruned is None:
+        raise ValueError("compress_weight: pruned must be given for scope global, got None")
 
     def select(score: Tensor) -> Tensor:
-        return select_mask(score, pattern, recipe.sparsity, recipe.scope, pruned)
+        return select_mask(score, pattern, recipe.sparsity, "row" if recipe.scope == "row" else "matrix", pruned)
 
     if recipe.score in ("prism", "prism_masked"):
         norms = _known(recipe, statistics).norms
