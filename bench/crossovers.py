@@ -102,6 +102,7 @@ def update(report: Callable[[str], None]) -> None:
         raise RuntimeError(f"crossovers: every linear op must have a module, got none for {', '.join(missing)}")
     table["measured"] = (
         f"{time.strftime('%Y-%m-%d', time.gmtime())}, {cpu_name()}, {torch.get_num_threads()} threads, load average "
-        f"{load}, torch {torch.__version__}, {N}x{K} bf16, 50 % sparsity, 4 bit, g = {GROUP_SIZE}; cuda: not measured"
+        f"{load}, torch {torch.__version__}, {N}x{K} bf16, 50 % sparsity, 4 bit, g = {GROUP_SIZE}; "
+        "cuda, triton, gpu_backends: not measured"
     )
     TABLE.write_text(json.dumps(table, indent=2) + "\n", "utf-8")

@@ -139,6 +139,19 @@ class StreamedModel:
             block.to("meta")
         _return_free_memory()
 
+    def unload(self, index: int) -> None:
+        """Drops the weights of a block unchanged; `load` reads them again. Nothing where the model is in memory."""
+        if self._tensors is None:
+            return
+        prefix = self._adapter.prefixes[index]
+        for name in [n for n in self._names if n.startswith(f"{prefix}.")]:
+            module, leaf, place = self._place(name)
+            if isinstance(place, nn.Parameter):
+                module._parameters[leaf] = nn.Parameter(place.to("meta"), requires_grad=place.requires_grad)
+            else:
+                module._buffers[leaf] = place.to("meta")
+        _return_free_memory()
+
     def _begin(self, on_tensors: Callable[[dict[str, Tensor]], object] | None) -> None:
         self._on_tensors = on_tensors
         self._adapter = DecoderAdapter(self.model)

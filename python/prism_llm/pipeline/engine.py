@@ -15,6 +15,7 @@ from prism_kernels.swap import matches, replace_module, select_linears
 from ..calibration import CalibrationError, InputStatistics, StatisticsCollector
 from ..models import CapturedInputs, DecoderAdapter, evaluation_mode, expose_linears
 from ..pruning import HessianSolver
+from .allocation import Allocation, allocate, least_pruned, require_pruned_as_named
 from .layer import compress_weight, without_calibration
 from .recipe import Recipe
 from .report import CompressionReport, LinearReport, relative_error
@@ -35,6 +36,8 @@ class BlockStore(Protocol):
 
     def release(self, index: int) -> None: ...
 
+    def unload(self, index: int) -> None: ...
+
 
 class InMemory:
     """The store of a model that is in memory as a whole."""
@@ -43,6 +46,9 @@ class InMemory:
         """Nothing to do."""
 
     def release(self, index: int) -> None:
+        """Nothing to do."""
+
+    def unload(self, index: int) -> None:
         """Nothing to do."""
 
 
@@ -74,9 +80,10 @@ def compress_blocks(
             batches = list(_batches(model, calibration))
             store.load(0)
             inputs = adapter.capture(batches)
+        allocation = allocate(adapter, plan, recipe, inputs, store)
         for index, linears in enumerate(plan):
             store.load(index)
-            modules = _compress_block(adapter, index, linears, recipe, inputs, report, tiers or {}, experts)
+            modules = _compress_block(adapter, index, linears, recipe, inputs, report, tiers or {}, allocation, experts)
             if inputs is not None and index + 1 < len(plan):
                 for batch, calls in enumerate(inputs.calls):
                     inputs.hidden[batch] = adapter.run_block(index, inputs.hidden[batch], calls[index])
@@ -97,6 +104,7 @@ def _compress_block(
     inputs: CapturedInputs | None,
     report: CompressionReport,
     tiers: Mapping[str, Tensor],
+    allocation: Allocation,
     experts: set[str],
 ) -> dict[str, PackedLinear]:
     """Replaces `linears` of one block, and empties the dict; statistics are freed with the last linear they serve."""
@@ -116,7 +124,8 @@ def _compress_block(
         solver = HessianSolver(shared, recipe.percdamp) if shared is not None and recipe.needs_gram else None
         for name in group:
             linear, map_ = linears[name], tiers.get(name)
-            modules[name] = _compress_linear(adapter.model, name, linear, recipe, shared, solver, report, map_)
+            pruned = allocation(name, linear.weight)
+            modules[name] = _compress_linear(adapter.model, name, linear, recipe, shared, solver, report, map_, pruned)
             statistics.pop(name, None)
     ordered = {name: modules[name] for name in linears}
     linears.clear()  # the dense weights must not outlive their block
@@ -132,6 +141,7 @@ def _compress_linear(
     solver: HessianSolver | None,
     report: CompressionReport,
     tiers: Tensor | None,
+    pruned: int | None,
 ) -> PackedLinear:
     started = time.perf_counter()
     unseen = recipe.needs_calibration and statistics is None
@@ -139,9 +149,12 @@ def _compress_linear(
         recipe = without_calibration(recipe)
         if recipe.needs_calibration:
             raise CalibrationError(f"calibration never reached {name}: it saw 0 tokens")
-    result = compress_weight(name, linear.weight, recipe, statistics, solver, tiers)
+    result = compress_weight(name, linear.weight, recipe, statistics, solver, tiers, pruned)
     if unseen:
         result.notes.append("no calibration token reached it: score magnitude, no compensation")
+    if result.mask is not None:
+        named = least_pruned(result.recipe, result.packed.shape) if pruned is None else pruned
+        require_pruned_as_named(name, result.packed, result.pruned if recipe.tiers is not None else named)
     module = result.module(linear.bias).train(linear.training)
     replace_module(model, name, module)
     seconds = time.perf_counter() - started
