@@ -27,6 +27,8 @@ class Expected:
 #: Every kernel of csrc/cuda has a line: one without fails the tests.
 KERNELS = {
     "NmMaskKernel": Expected(40),
+    "Sparse24PackKernel": Expected(64),
+    "Sparse24UnpackKernel": Expected(64),
     "BitmapMarkKernel": Expected(64),
     "SumPanelOffsetsKernel": Expected(64),
     "BitmapGatherKernel": Expected(64),

@@ -1,0 +1,28 @@
+// Shapes of 2:4 weights in the order of sparse tensor cores, as the bindings check them.
+#pragma once
+#include "../../cuda/common/sparse24.cuh"
+#include "../common.h"
+#include "common.h"
+
+namespace prism {
+
+// values (16-bit, `codes` false) or words of codes, and columns of a weight [n, k].
+inline void CheckSparse24(const Tensor& packed, const Tensor& columns, int64_t n, int64_t k, bool codes, const char* op) {
+  STD_TORCH_CHECK(n >= 0 && k >= 0, op, ": n and k must be at least 0");
+  const int64_t tiles = NumPanels(n) * NumSparseTiles(k);
+  if (codes) {
+    CheckTensor(packed, ScalarType::Int, op, "codes");
+  } else {
+    FloatDType(packed, op, "values");
+    STD_TORCH_CHECK(packed.element_size() == 2, op, ": values must be 16-bit floats");
+  }
+  CheckNumel(packed, tiles * (codes ? 64 : 512), op, codes ? "codes" : "values");
+  CheckTensor(columns, ScalarType::Int, op, "columns");
+  CheckNumel(columns, tiles * 32, op, "columns");
+  // Kernels read 16 bytes at once; only a view into another tensor can begin elsewhere.
+  for (const Tensor* tensor : {&packed, &columns}) {
+    STD_TORCH_CHECK(reinterpret_cast<uintptr_t>(tensor->const_data_ptr()) % 16 == 0, op, ": weights must be aligned to 16 bytes");
+  }
+}
+
+}  // namespace prism
