@@ -69,6 +69,14 @@ void TestCollectives() {
   for (int i = 0; i < 64; ++i) PRISM_CHECK(out[i] == sums[i / 32], "lane %d: %f", i, static_cast<double>(out[i]));
 }
 
+void TestBits() {
+  PRISM_CHECK(__funnelshift_r(0x89abcdefu, 0x01234567u, 4) == 0x789abcdeu, "a shift of 4");
+  PRISM_CHECK(__funnelshift_r(1u, 2u, 0) == 1u && __funnelshift_r(1u, 2u, 32) == 1u, "shifts wrap at 32");
+  PRISM_CHECK(cuda::Permute(0x33221100u, 0x77665544u, 0xffff0742u) == 0x00774422u, "four bytes");
+  PRISM_CHECK(cuda::AndOr(0xffu, 0x0fu, 0x100u) == 0x10fu, "and, or");
+  cuda::PrefetchL2(nullptr);
+}
+
 void SkippedBarrier(int*) {
   if (threadIdx.x < 32) __syncwarp();
   if (threadIdx.x != 5) __syncthreads();
@@ -120,6 +128,7 @@ int main() {
   TestMma();
   TestGridBarrier();
   TestCollectives();
+  TestBits();
   MustDie("a barrier that one thread skips", SkippedBarrier);
   MustDie("an asynchronous copy that is not waited for", UnfinishedCopy);
 #if defined(__SANITIZE_ADDRESS__)
