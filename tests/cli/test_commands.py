@@ -41,6 +41,17 @@ def test_compress_options_reach_the_recipe(prism, dense, text, tmp_path):
     assert parsed(prism(*common, "-o", tmp_path / "c", "--bits", 0))["recipe"]["bits"] is None
 
 
+def test_compress_options_of_scores(prism, dense, text, tmp_path):
+    common = ("compress", dense, "--dataset", text, "--num-samples", 2, "--seqlen", 32, "--json")
+    facts = parsed(prism(*common, "-o", tmp_path / "a", "--method", "wanda", "--use-variant"))
+    assert (facts["recipe"]["score"], facts["recipe"]["scope"]) == ("wanda_variant", "matrix")
+    options = ("--method", "wanda", "--score", "ria", "--ria-exponent", 1, "--scope", "row")
+    recipe = parsed(prism(*common, "-o", tmp_path / "b", *options))["recipe"]
+    assert (recipe["score"], recipe["ria_exponent"], recipe["scope"]) == ("ria", 1.0, "row")
+    again = parsed(prism(*common, "-o", tmp_path / "c", "--recipe", tmp_path / "b" / "recipe.yaml"))["recipe"]
+    assert again == recipe
+
+
 def test_eval(prism, dense, text, compressed):
     options = ("--dataset", text, "--seqlen", 32, "--max-windows", 4)
     facts = parsed(prism("eval", compressed, *options, "--against", dense, "--json"))
