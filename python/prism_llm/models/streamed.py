@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from prism_kernels.nn import PackedLinear
 
 from .adapter import DecoderAdapter
+from .linears import has_hidden_linears
 from .loading import not_found
 from .skeleton import build_skeleton, restore_buffers
 
@@ -221,6 +222,8 @@ def _skeleton_for(folder: Path, dtype: torch.dtype | str) -> nn.Module:
     model = build_skeleton(config, dtype)
     if getattr(model, "_keep_in_fp32_modules", None) or getattr(model, "_keep_in_fp32_modules_strict", None):
         raise NotStreamable(f"{type(model).__name__} keeps some modules in float32")
+    if has_hidden_linears(model):
+        raise NotStreamable(f"{type(model).__name__} has linears in another layout (Conv1D or fused experts)")
     return model
 
 

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from prism_kernels.nn import PackedLinear
-from prism_kernels.swap import replace_module, select_linears
+from prism_kernels.swap import matches, replace_module, select_linears
 
-from ..calibration import InputStatistics, StatisticsCollector
-from ..models import CapturedInputs, DecoderAdapter, evaluation_mode
+from ..calibration import CalibrationError, InputStatistics, StatisticsCollector
+from ..models import CapturedInputs, DecoderAdapter, evaluation_mode, expose_linears
 from ..pruning import HessianSolver
 from .allocation import Allocation, allocate, least_pruned, require_pruned_as_named
-from .layer import compress_weight
+from .layer import compress_weight, without_calibration
 from .recipe import Recipe
 from .report import CompressionReport, LinearReport, relative_error
 
@@ -69,7 +69,7 @@ def compress_blocks(
     """
     started = time.perf_counter()
     adapter = DecoderAdapter(model)
-    plan, left = _plan(adapter, recipe)
+    plan, left, experts = _plan(adapter, recipe)
     _check_tier_maps(tiers, [name for linears in plan for name in linears])
     report = CompressionReport(recipe.to_dict(), left=left, block_parameters=_count_parameters(adapter))
     if calibration is not None and not recipe.needs_calibration:
@@ -83,7 +83,7 @@ def compress_blocks(
         allocation = allocate(adapter, plan, recipe, inputs, store)
         for index, linears in enumerate(plan):
             store.load(index)
-            modules = _compress_block(adapter, index, linears, recipe, inputs, report, tiers or {}, allocation)
+            modules = _compress_block(adapter, index, linears, recipe, inputs, report, tiers or {}, allocation, experts)
             if inputs is not None and index + 1 < len(plan):
                 for batch, calls in enumerate(inputs.calls):
                     inputs.hidden[batch] = adapter.run_block(index, inputs.hidden[batch], calls[index])
@@ -105,12 +105,15 @@ def _compress_block(
     report: CompressionReport,
     tiers: Mapping[str, Tensor],
     allocation: Allocation,
+    experts: set[str],
 ) -> dict[str, PackedLinear]:
     """Replaces `linears` of one block, and empties the dict; statistics are freed with the last linear they serve."""
     statistics: dict[str, InputStatistics] = {}
     groups = [[name] for name in linears]
     if inputs is not None and linears:
-        collector = StatisticsCollector(linears, hessian=recipe.needs_gram, max_tokens=recipe.max_tokens)
+        collector = StatisticsCollector(
+            linears, hessian=recipe.needs_gram, max_tokens=recipe.max_tokens, optional=experts
+        )
         calls = zip(inputs.hidden, inputs.calls, strict=True)
         collector.run(lambda h=h, c=c: adapter.run_block(index, h, c[index]) for h, c in calls)  # type: ignore[misc]
         statistics, groups = collector.statistics, collector.groups()
@@ -141,7 +144,14 @@ def _compress_linear(
     pruned: int | None,
 ) -> PackedLinear:
     started = time.perf_counter()
+    unseen = recipe.needs_calibration and statistics is None
+    if unseen:  # an expert that no token was sent to
+        recipe = without_calibration(recipe)
+        if recipe.needs_calibration:
+            raise CalibrationError(f"calibration never reached {name}: it saw 0 tokens")
     result = compress_weight(name, linear.weight, recipe, statistics, solver, tiers, pruned)
+    if unseen:
+        result.notes.append("no calibration token reached it: score magnitude, no compensation")
     if result.mask is not None:
         named = least_pruned(result.recipe, result.packed.shape) if pruned is None else pruned
         require_pruned_as_named(name, result.packed, result.pruned if recipe.tiers is not None else named)
@@ -182,13 +192,21 @@ def _check_tier_maps(tiers: Mapping[str, Tensor] | None, names: Sequence[str]) -
         )
 
 
-def _plan(adapter: DecoderAdapter, recipe: Recipe) -> tuple[list[dict[str, nn.Linear]], dict[str, str]]:
-    """The linears to compress by block, and everything else that a user might expect to be compressed, with reasons."""
-    chosen, left = select_linears(adapter.model, recipe.targets, recipe.ignore)
+def _plan(adapter: DecoderAdapter, recipe: Recipe) -> tuple[list[dict[str, nn.Linear]], dict[str, str], set[str]]:
+    """The linears to compress by block; everything else that a user might expect to be compressed, with reasons; and
+    which of the linears are experts, that calibration may not reach."""
+    exposed = expose_linears(adapter.model)
+    try:
+        chosen, left = select_linears(adapter.model, recipe.targets, recipe.ignore)
+    except ValueError:
+        exposed.restore_unless(())
+        raise
     plan: list[dict[str, nn.Linear]] = []
     for prefix in adapter.prefixes:
         plan.append({name: chosen.pop(name) for name in list(chosen) if name.startswith(f"{prefix}.")})
     left |= dict.fromkeys(chosen, "outside the decoder blocks")
+    for name in exposed.restore_unless({name for linears in plan for name in linears}):
+        left.pop(name, None)
     known = {f"{name}.weight" for name in (*left, *(name for linears in plan for name in linears))}
     elsewhere = {
         name: parameter
@@ -204,7 +222,19 @@ def _plan(adapter: DecoderAdapter, recipe: Recipe) -> tuple[list[dict[str, nn.Li
             f"compress: model must have a linear to compress inside its decoder blocks, got none in "
             f"{type(adapter.model).__name__} for targets {list(recipe.targets)}; left: {left}"
         )
-    return plan, left
+    _require_targets(recipe, plan, left)
+    return plan, left, exposed.experts
+
+
+def _require_targets(recipe: Recipe, plan: list[dict[str, nn.Linear]], left: dict[str, str]) -> None:
+    """A recipe that reaches less than it names fails."""
+    for pattern in recipe.targets:
+        if not any(matches(pattern, name, linear) for linears in plan for name, linear in linears.items()):
+            reasons = {name: why for name, why in left.items() if matches(pattern, name, nn.Identity())}
+            raise ValueError(
+                f"compress: targets must each match a linear to compress inside the decoder blocks, got {pattern!r}, "
+                f"which matches none; left: {reasons or left}"
+            )
 
 
 def _require_coverage(adapter: DecoderAdapter, elsewhere: dict[str, nn.Parameter]) -> None:

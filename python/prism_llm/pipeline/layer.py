@@ -167,6 +167,14 @@ def _without_compensation(recipe: Recipe) -> Recipe:
     return recipe.replace(sparsity=recipe.sparsity, **changes)
 
 
+def without_calibration(recipe: Recipe) -> Recipe:
+    """The recipe for a weight whose inputs nothing is known about: magnitude, and no compensation."""
+    changes: dict[str, object] = {"compensate": "none", "round": "rtn"}
+    if recipe.prunes:
+        changes |= {"score": "magnitude", "ratios": "uniform"}
+    return recipe.replace(sparsity=recipe.sparsity, **changes)
+
+
 def _sweep(
     name: str,
     dtype: torch.dtype,
