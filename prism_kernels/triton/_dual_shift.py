@@ -90,3 +90,10 @@ def codebook_levels(codebook: str, device: torch.device, dtype: torch.dtype) -> 
 def as_words(codes: torch.Tensor) -> torch.Tensor:
     """Packed codes u8 [P, B, bits, 64] -> int32 [P, B, bits, 16], the same memory."""
     return codes.view(torch.int32)
+
+
+@functools.cache
+def codebook_boundaries(codebook: str, device: torch.device) -> torch.Tensor:
+    """float32 values half way between neighbouring levels, on `device`; one for "uniform", which has none."""
+    table = torch.tensor(LEVELS[codebook] or (0.0, 0.0), dtype=torch.float32)
+    return ((table[:-1] + table[1:]) / 2).to(device)

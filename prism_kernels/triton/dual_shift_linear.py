@@ -110,7 +110,8 @@ def dual_shift_linear(
         x, token_scale = quantize_tokens(x, column_scale)
     out = torch.empty(m, n, dtype=x.dtype, device=x.device)
     blocks = _blocks(group_size)
-    plain, blocks = x.dtype == torch.float32 or blocks == 0, blocks or 2
+    plain = x.dtype == torch.float32 or blocks == 0
+    blocks = 1 if plain else blocks
     tokens = min(max(next_power_of_2(m), 16), 64)
     rows, num_warps = (128, 8) if tokens == 64 and not plain else (64, 4)
     grid = cdiv(n, rows), cdiv(m, tokens)

@@ -29,6 +29,9 @@ KERNELS = {
     "NmMaskKernel": Expected(40),
     "Sparse24PackKernel": Expected(64),
     "Sparse24UnpackKernel": Expected(64),
+    "Sparse24FewTokensKernel": Expected(128, (r"HMMA\.SP", r"LDG\.E.*128")),  # a block of 16 warps fits
+    "Sparse24TiledKernel": Expected(200, (r"HMMA\.SP", r"LDG\.E.*128", r"LDSM.*\.4")),
+    "Sparse24SumSplitsKernel": Expected(48),
     "BitmapMarkKernel": Expected(64),
     "SumPanelOffsetsKernel": Expected(64),
     "BitmapGatherKernel": Expected(64),
@@ -67,8 +70,8 @@ class Usage:
 
 
 def kernel_of(mangled: str) -> str:
-    """ "NmMaskKernel" of a mangled name: the length-prefixed part that ends in Kernel."""
-    for match in re.finditer(r"(\d+)([A-Z]\w*)", mangled):
+    """ "NmMaskKernel" of a mangled name: the length-prefixed part that ends in Kernel, whatever digits precede."""
+    for match in re.finditer(r"(?=(\d+)([A-Z]\w*))", mangled):
         name = match.group(2)[: int(match.group(1))]
         if name.endswith("Kernel"):
             return name

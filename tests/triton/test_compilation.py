@@ -68,6 +68,21 @@ def product(id, call, registers, shared, **options):
     return Case("dual_shift_linear", id, call, "_linear_kernel", registers, shared, tensor_cores=True, **options)
 
 
+def quantize(bits, codebook="uniform", n=4096, k=4096):
+    mask = empty(n, k, dtype=torch.bool)
+    return lambda op: op(empty(n, k, dtype=torch.bfloat16), empty(k, dtype=torch.bfloat16), mask, bits, 64, codebook)
+
+
+def sweep(m=0, bits=0, n=4096, b=128):
+    column = empty(b, dtype=torch.bfloat16) if bits else None
+    tensors = empty(n, b, dtype=torch.float32), empty(b, b, dtype=torch.float32)
+    return lambda op: op(*tensors, None, m // 2, m, column, None, None, bits, 64)
+
+
+def factors(variant, b=1, n=4096, k=14336, dtype=torch.float32):
+    return lambda op: op(empty(b, n, k, dtype=dtype), empty(b, n, k, dtype=torch.bool), variant, 2)
+
+
 CASES = [
     product("m=1 int4", linear(1, 4), 128, 32 << 10, everywhere=True),
     product("m=64 int4", linear(64, 4), 200, 64 << 10),
@@ -79,6 +94,13 @@ CASES = [
     Case("dual_shift_linear", "m=2 int4 fp32", linear(2, 4, torch.float32), "_linear_kernel", 168, 48 << 10),
     Case("dual_shift_dequantize", "int4", dequantize(4), "_dequantize_kernel", 96, 16 << 10, patterns=WIDE),
     Case("dual_shift_dequantize", "int6 fp32", dequantize(6, torch.float32), "_dequantize_kernel", 128, 32 << 10),
+    Case("dual_shift_quantize", "int4", quantize(4), "_quantize_kernel", 128, 16 << 10, patterns=(r"div\.rn\.f32",)),
+    Case("dual_shift_quantize", "nf4", quantize(4, "nf4"), "_quantize_kernel", 128, 16 << 10, patterns=()),
+    Case("obs_sweep", "2:4 int4", sweep(4, 4), "_sweep_kernel", 168, 16 << 10),
+    Case("obs_sweep", "plain", sweep(), "_sweep_kernel", 128, 16 << 10),
+    Case("sinkhorn", "prism", factors("prism"), "spreads_kernel", 128, 32 << 10),
+    Case("sinkhorn", "sinq strips", factors("sinq", 64, 4096, 64), "spreads_kernel", 128, 32 << 10),
+    Case("sinkhorn", "rms bf16", factors("rms", dtype=torch.bfloat16), "squares_kernel", 128, 32 << 10, patterns=()),
 ]
 
 
