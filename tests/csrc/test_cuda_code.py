@@ -27,6 +27,7 @@ class Expected:
 #: Every kernel of csrc/cuda has a line: one without fails the tests.
 KERNELS = {
     "NmMaskKernel": Expected(40),
+    "ObsSweepKernel": Expected(96),
     "Sparse24PackKernel": Expected(64),
     "Sparse24UnpackKernel": Expected(64),
     "Sparse24FewTokensKernel": Expected(128, (r"HMMA\.SP", r"LDG\.E.*128")),  # a block of 16 warps fits
