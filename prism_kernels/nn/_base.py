@@ -43,14 +43,20 @@ class PackedLinear(nn.Module):
         self.out_features, self.in_features = n, k
         self.config: dict[str, Any] = weight.config()
         self.activation_bits = activation_bits
-        self._tensor_names = tuple(weight.tensors())
+        own = self._own_tensors(weight)
+        self._tensor_names = tuple(own)
         self._kernel_tensors = self._KERNEL_TENSORS or self._tensor_names
         self._op_name = self._op()
-        for name, tensor in weight.tensors().items():
+        for name, tensor in own.items():
             self.register_buffer(name, tensor)
         for name, tensor in self._derived(weight).items():
             self.register_buffer(name, tensor, persistent=False)
         self.register_parameter("bias", None if bias is None else nn.Parameter(bias.detach().clone()))
+
+    @classmethod
+    def _own_tensors(cls, weight: PackedWeight) -> dict[str, torch.Tensor]:
+        """The canonical tensors that are this module's buffers; the others are those of a module inside it."""
+        return weight.tensors()
 
     @property
     def activation_bits(self) -> int | None:
