@@ -146,7 +146,7 @@ def test_version(prism):
 
 def test_help_names_every_command_and_option(prism):
     shown = prism("--help").output
-    for command in ("demo", "compress", "finetune", "eval", "generate", "bench", "inspect", "verify", "env"):
+    for command in ("demo", "compress", "finetune", "eval", "study", "generate", "bench", "inspect", "verify", "env"):
         assert command in shown
         assert "--json" in prism(command, "--help").output
 
