@@ -1,16 +1,23 @@
 """Which backend serves (op, device, m), in one place; `explain()` says which and why.
 
-Two decisions are made here. Which implementation fills an op's slot is settled when libraries load: a compiled kernel
-where one exists, otherwise the torch reference. Whether a linear runs fused or decodes its weight once and calls the
-dense GEMM depends on m, the number of tokens, by measured crossovers (`crossovers.json`, written by `make bench`).
+Two decisions are made here. Which implementation fills an op's slot is settled once, when libraries load: a compiled
+kernel where one exists, on a GPU otherwise the Triton kernel, otherwise the torch reference; and where both GPU kernels
+exist, the one that measurements prefer (`gpu_backends` of `crossovers.json`, written by `python -m
+bench.gpu_backends`), CUDA C++ where nothing was measured. Whether a linear runs fused or decodes its weight once and
+calls the dense GEMM depends on m, the number of tokens, by measured crossovers (`crossovers.json`, written by `make
+bench`).
 """
 
+import contextlib
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from . import triton
 from ._extension import STATUS
 from .ops._define import OP_NAMES
 
@@ -53,6 +60,53 @@ def last_kernel() -> str:
     return torch.ops.prism._last_kernel() if STATUS["_C"] == "loaded" else ""
 
 
+_TABLE = json.loads((Path(__file__).parent / "crossovers.json").read_text())
+
+
+def choose_triton(op: str, compiled: bool, measured: Mapping[str, str]) -> bool:
+    """Whether the Triton kernel of `op` serves on a GPU. compiled = a CUDA C++ kernel fills the slot already; measured
+    = `gpu_backends` of the shipped table, "cuda" or "triton" by op."""
+    return op in triton.OPS and (not compiled or measured.get(op, "cuda") == "triton")
+
+
+#: Ops whose CUDA slot holds the Triton kernel.
+_triton_serves: set[str] = set()
+_library = torch.library.Library("prism", "IMPL")
+
+
+def _register_triton() -> None:
+    """Gives the Triton kernels their slots, once. The one place that may fill a filled slot: a compiled kernel that is
+    measured to be slower makes room. torch would let any later registration win without a word."""
+    for op in OP_NAMES:
+        if choose_triton(op, has_compiled(op, "cuda"), _TABLE["gpu_backends"]):
+            if op in _triton_serves:
+                raise RuntimeError(f"dispatch: the Triton kernel of {op} must be registered once, got a second time")
+            _library.impl(op, _late_kernel(op), "CUDA")
+            _triton_serves.add(op)
+
+
+def _late_kernel(op: str):
+    return lambda *arguments: triton.kernel(op)(*arguments)
+
+
+class _OnTriton(TorchDispatchMode):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func._schema.name.removeprefix("prism::")
+        if name == func._schema.name or name not in triton.OPS:
+            return func(*args, **(kwargs or {}))
+        return triton.kernel(name)(*args, **(kwargs or {}))
+
+
+@contextlib.contextmanager
+def on_triton() -> Iterator[None]:
+    """Inside, ops that have a Triton kernel run it, whatever fills their slot: to compare backends in one process.
+
+    For tests and benchmarks; a call takes longer on the CPU, not on the GPU. Users set PRISM_BACKEND.
+    """
+    with _OnTriton():
+        yield
+
+
 # (op, device) -> smallest m at which decode-then-GEMM is faster than the fused kernel. A plain dict, because
 # torch.compile traces the look-up; ops without a compiled kernel are absent: their reference decodes anyway.
 _crossovers: dict[tuple[str, str], int] = {}
@@ -61,12 +115,12 @@ _NEVER = 2**31
 
 
 def _refresh_crossovers() -> None:
-    table = json.loads((Path(__file__).parent / "crossovers.json").read_text())["crossovers"]
     _crossovers.clear()
-    for device, row in (("cpu", cpu_isa()), ("cuda", "cuda")):
+    for device in _KEYS:
         for op in OP_NAMES:
             if op.endswith("_linear") and has_compiled(op, device):
-                measured = table[row][op]
+                row = cpu_isa() if device == "cpu" else "triton" if op in _triton_serves else "cuda"
+                measured = _TABLE["crossovers"][row][op]
                 _crossovers[op, device] = _NEVER if measured == "never" else measured
 
 
@@ -80,6 +134,23 @@ def prefers_dense(op: str, x: torch.Tensor) -> bool:
     return x.numel() >= crossover(op, x.device.type) * x.shape[-1]
 
 
+def cusparselt_crossover(op: str) -> int:
+    """Smallest m (tokens) at which cuSPARSELt multiplies instead of `op` and of the dense GEMM on a GPU; 2**31 for
+    never. The table says whether it was measured."""
+    tokens = _TABLE["cusparselt"]["crossovers"].get(op, "never")
+    return _NEVER if tokens == "never" else tokens
+
+
+def uses_cusparselt(op: str) -> bool:
+    """Whether any number of tokens goes to cuSPARSELt, so that it is worth a second copy of the weight."""
+    return cusparselt_crossover(op) < _NEVER
+
+
+def prefers_cusparselt(op: str, x: torch.Tensor) -> bool:
+    """Whether activations x [..., k] go to cuSPARSELt, where the weight has its order."""
+    return x.numel() >= cusparselt_crossover(op) * x.shape[-1]
+
+
 def explain(op: str | None = None) -> list[Served]:
     """What serves each op (or one) on each device of this machine, and why."""
     if op is not None and op not in OP_NAMES:
@@ -89,20 +160,33 @@ def explain(op: str | None = None) -> list[Served]:
     for name in [op] if op else OP_NAMES:
         for device in devices:
             library = "_C" if device == "cpu" else "_C_cuda"
-            if not has_compiled(name, device):
-                reason = f"{library} {STATUS[library]}" if STATUS[library] != "loaded" else f"no kernel in {library}"
-                rows.append(Served(name, device, "torch reference", reason))
-                continue
-            backend = f"C++ {cpu_isa()}" if device == "cpu" else "CUDA C++"
-            rows.append(Served(name, device, backend, _crossover_note(name, device)))
+            missing = f"{library} {STATUS[library]}" if STATUS[library] != "loaded" else f"no kernel in {library}"
+            if device == "cuda" and name in _triton_serves:
+                measured = "measured to be faster than CUDA C++"
+                reason = measured if name in _TABLE["gpu_backends"] and STATUS[library] == "loaded" else missing
+                rows.append(Served(name, device, "Triton", _crossover_note(name, device, reason)))
+            elif has_compiled(name, device):
+                backend = f"C++ {cpu_isa()}" if device == "cpu" else "CUDA C++"
+                rows.append(Served(name, device, backend, _crossover_note(name, device)))
+            else:
+                if device == "cuda":
+                    missing += f", Triton {STATUS['triton']}" if name in triton.OPS else ", no Triton kernel"
+                rows.append(Served(name, device, "torch reference", missing))
     return rows
 
 
-def _crossover_note(op: str, device: str) -> str:
+def _crossover_note(op: str, device: str, reason: str = "compiled") -> str:
     if not op.endswith("_linear"):
-        return "compiled"
+        return reason
     m = crossover(op, device)
-    return "fused for every m" if m == _NEVER else f"fused below m = {m}, decode + dense GEMM from there on"
+    note = "fused for every m" if m == _NEVER else f"fused below m = {m}, decode + dense GEMM from there on"
+    if device == "cuda" and uses_cusparselt(op):
+        note += f", cuSPARSELt from m = {cusparselt_crossover(op)} ({_TABLE['cusparselt']['measured']})"
+    return note if reason == "compiled" else f"{reason}; {note}"
+
+
+if STATUS["triton"] == "installed":
+    _register_triton()
 
 
 _refresh_crossovers()

@@ -15,7 +15,7 @@ TABLE = json.loads((Path(prism_kernels.__file__).parent / "crossovers.json").rea
 
 def test_the_table_covers_every_linear():
     linears = {op for op in OP_NAMES if op.endswith("_linear")}
-    assert set(TABLE["crossovers"]) == {"generic", "avx2", "avx512", "avx512_bf16", "cuda"}
+    assert set(TABLE["crossovers"]) == {"generic", "avx2", "avx512", "avx512_bf16", "cuda", "triton"}
     for isa, row in TABLE["crossovers"].items():
         assert set(row) == linears, isa
         for op, m in row.items():

@@ -41,6 +41,25 @@ def test_compress_options_reach_the_recipe(prism, dense, text, tmp_path):
     assert parsed(prism(*common, "-o", tmp_path / "c", "--bits", 0))["recipe"]["bits"] is None
 
 
+def test_compress_options_of_scores(prism, dense, text, tmp_path):
+    common = ("compress", dense, "--dataset", text, "--num-samples", 2, "--seqlen", 32, "--json")
+    facts = parsed(prism(*common, "-o", tmp_path / "a", "--method", "wanda", "--use-variant"))
+    assert (facts["recipe"]["score"], facts["recipe"]["scope"]) == ("wanda_variant", "matrix")
+    options = ("--method", "wanda", "--score", "ria", "--ria-exponent", 1, "--scope", "row")
+    recipe = parsed(prism(*common, "-o", tmp_path / "b", *options))["recipe"]
+    assert (recipe["score"], recipe["ria_exponent"], recipe["scope"]) == ("ria", 1.0, "row")
+    again = parsed(prism(*common, "-o", tmp_path / "c", "--recipe", tmp_path / "b" / "recipe.yaml"))["recipe"]
+    assert again == recipe
+    options = ("--method", "clearcut", "--pattern", "2:4", "--permute", "lsa")
+    facts = parsed(prism(*common, "-o", tmp_path / "d", *options))
+    assert (facts["recipe"]["permute"], facts["recipe"]["sparsity"]) == ("lsa", 0.5)
+    assert "permuted" in {m["format"] for m in open_checkpoint(tmp_path / "d").modules.values()}
+    assert parsed(prism("inspect", tmp_path / "d", "--json"))["formats"]["permuted"] > 0
+    assert parsed(prism("eval", tmp_path / "d", "--dataset", text, "--seqlen", 32, "--max-windows", 2, "--json"))
+    facts = parsed(prism(*common, "-o", tmp_path / "e", "--method", "ria", "--ratios", "owl"))
+    assert facts["recipe"]["ratios"] == "owl" and len({x["sparsity"] for x in facts["report"]["linears"]}) > 1
+
+
 def test_eval(prism, dense, text, compressed):
     options = ("--dataset", text, "--seqlen", 32, "--max-windows", 4)
     facts = parsed(prism("eval", compressed, *options, "--against", dense, "--json"))
@@ -127,7 +146,7 @@ def test_version(prism):
 
 def test_help_names_every_command_and_option(prism):
     shown = prism("--help").output
-    for command in ("demo", "compress", "finetune", "eval", "generate", "bench", "inspect", "verify", "env"):
+    for command in ("demo", "compress", "finetune", "eval", "study", "generate", "bench", "inspect", "verify", "env"):
         assert command in shown
         assert "--json" in prism(command, "--help").output
 

@@ -29,6 +29,8 @@ MODULES = {
     "sinq": DualShiftLinear,
     "magnitude": BitmapLinear,
     "wanda": BitmapLinear,
+    "ria": BitmapLinear,
+    "clearcut": BitmapLinear,
     "sparsegpt": BitmapLinear,
     "prism": BitmapDualShiftLinear,
     "three-tier": TieredLinear,
@@ -72,6 +74,10 @@ def test_every_preset_on_every_architecture(architecture, preset):
     [
         ({"method": "wanda", "bits": 4}, BitmapDualShiftLinear, "wanda > rtn"),
         ({"method": "wanda", "pattern": "2:4"}, Sparse24Linear, "wanda"),
+        ({"method": "wanda", "score": "wanda_variant"}, BitmapLinear, "wanda_variant"),
+        ({"method": "ria", "compensate": "obs_sweep", "scope": "row"}, BitmapLinear, "ria > obs_sweep"),
+        ({"method": "ria", "score": "ri", "pattern": "4:8"}, BitmapLinear, "ri"),
+        ({"method": "clearcut", "pattern": "1:4", "bits": 4}, BitmapDualShiftLinear, "clearcut > rtn"),
         ({"method": "wanda", "compensate": "obs_sweep"}, BitmapLinear, "wanda > obs_sweep"),
         ({"method": "wanda", "compensate": "obs_one_shot"}, BitmapLinear, "wanda > obs_one_shot"),
         ({"method": "sparsegpt", "bits": 4}, BitmapDualShiftLinear, "sparsegpt > obs_sweep > joint"),
@@ -192,30 +198,6 @@ def test_targets_and_ignore():
         compress_(tiny_model("llama"), Recipe.from_preset("sinq", targets=["q_porj"]))
     with pytest.raises(ValueError, match=r"a linear to compress inside its decoder blocks.*outside the decoder blocks"):
         compress_(tiny_model("llama"), Recipe.from_preset("sinq", targets=["lm_head"], ignore=[]))
-
-
-def test_fused_experts_are_not_passed_over_in_silence():
-    from transformers import AutoModelForCausalLM, Qwen3MoeConfig
-
-    config = Qwen3MoeConfig(
-        vocab_size=256,
-        hidden_size=64,
-        intermediate_size=64,
-        moe_intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        num_experts=8,
-        num_experts_per_tok=2,
-    )
-    with torch.random.fork_rng(devices=[]):
-        model = AutoModelForCausalLM.from_config(config).eval()
-    with pytest.raises(ValueError, match=r"must hold most of .* got \d+ % \(others: model\.layers\.0\.mlp\.experts"):
-        compress_(model, "wanda", tokens())
-    recipe = Recipe.from_preset("wanda", targets=["q_proj", "k_proj", "v_proj", "o_proj"])
-    report = compress_(model, recipe, tokens())
-    assert len(report.linears) == 8 and report.coverage < 0.5
-    assert "3-D parameter" in report.left["model.layers.0.mlp.experts.gate_up_proj"]
 
 
 def test_calibration_must_be_usable():

@@ -6,7 +6,7 @@ from prism_llm.pipeline import PRESETS, Recipe, as_recipe
 
 
 def test_presets_are_complete_and_explained():
-    assert {"sinq", "magnitude", "wanda", "sparsegpt", "prism", "three-tier"} <= set(PRESETS)
+    assert {"sinq", "magnitude", "wanda", "ria", "clearcut", "sparsegpt", "prism", "three-tier"} <= set(PRESETS)
     for name, preset in PRESETS.items():
         recipe = Recipe.from_preset(name)
         assert recipe.method == name
@@ -22,12 +22,15 @@ def test_what_presets_need():
         "sinq": (False, False),
         "magnitude": (False, False),
         "wanda": (True, False),
+        "ria": (True, False),
+        "clearcut": (True, False),
         "sparsegpt": (True, True),
         "prism": (True, True),
         "three-tier": (True, False),
     }
     assert known.items() <= needs.items()
     assert not Recipe.from_preset("wanda", score="magnitude").needs_calibration
+    assert Recipe.from_preset("magnitude", ratios="owl").needs_calibration
     assert Recipe.from_preset("sparsegpt", sparsity=0, bits=4).needs_gram  # GPTQ
     assert not Recipe(bits=4, compensate="obs_one_shot").needs_calibration  # nothing to compensate
 
@@ -95,6 +98,29 @@ WRONG = [
     ({"bits": 4, "round": "joint"}, "compensate must be obs_sweep for joint rounding, got none"),
     ({"method": "sparsegpt", "bits": 4, "codebook": "nf4"}, "codebook must be uniform for joint rounding, got nf4"),
     ({"method": "sparsegpt", "bits": 4, "group_size": 48}, "block_size must be a multiple of group_size 48"),
+    ({"ria_exponent": -1.0, "sparsity": 0.5}, r"ria_exponent must be finite and not negative, got -1\.0"),
+    ({"scope": "global", "sparsity": 0.5}, "score must be magnitude for scope global, got wanda"),
+    ({"method": "magnitude", "scope": "global", "pattern": "2:4"}, "pattern must be unstructured for scope global"),
+    ({"method": "magnitude", "scope": "global", "ratios": "owl"}, "ratios must be uniform for scope global, got owl"),
+    ({"ratios": "owl", "pattern": "2:4"}, "ratios must be uniform for the pattern 2:4, got owl"),
+    ({"ratios": "best", "sparsity": 0.5}, "ratios"),
+    ({"owl_lambda": 0.5, "sparsity": 0.5}, r"owl_lambda must be in \[0, 0\.5\), got 0\.5"),
+    ({"owl_threshold": 0.0, "sparsity": 0.5}, r"owl_threshold must be positive and finite, got 0\.0"),
+    ({"permute": "lsa", "sparsity": 0.5}, "pattern must be n:m for a permutation, got unstructured"),
+    ({"permute": "best", "pattern": "2:4"}, "permute"),
+    (
+        {"method": "sparsegpt", "pattern": "2:4", "permute": "lsa"},
+        "score must be known before the sweep for a permutation .*, got sparsegpt",
+    ),
+    (
+        {"method": "sparsegpt", "score": "wanda", "pattern": "2:4", "permute": "lsa", "bits": 4, "group_size": 64},
+        "group_size must be None for joint rounding with a permutation .*, got 64",
+    ),
+    ({"score": "wanda_variant", "pattern": "2:4"}, "pattern must be unstructured for score wanda_variant"),
+    (
+        {"score": "wanda_variant", "sparsity": 0.5, "scope": "row"},
+        "scope must be matrix for score wanda_variant, got row",
+    ),
     ({"method": "sparsgpt"}, "method must be one of sinq, magnitude, .*custom, got 'sparsgpt'"),
     ({"method": 3}, "got 3"),
     ({"score": "best", "sparsity": 0.5}, "score"),

@@ -4,6 +4,8 @@ import torch
 
 VOCABULARY = 256
 ARCHITECTURES = ("llama", "mistral", "opt", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "gpt_neox", "phi3")
+#: Whose linears are not (all) nn.Linear: Conv1D, and fused experts.
+OTHER_LAYOUTS = ("gpt2", "mixtral", "qwen3_moe")
 
 
 def tiny_config(architecture: str, *, hidden: int = 64, inner: int = 96, layers: int = 3, **extra):
@@ -37,6 +39,12 @@ def tiny_config(architecture: str, *, hidden: int = 64, inner: int = 96, layers:
                 query_pre_attn_scalar=16,
                 layer_types=["sliding_attention", "full_attention", "sliding_attention", "full_attention"][:layers],
             ),
+        ),
+        "gpt2": ("GPT2Config", dict(n_inner=inner)),
+        "mixtral": ("MixtralConfig", grouped | dict(num_local_experts=4, num_experts_per_tok=2)),
+        "qwen3_moe": (
+            "Qwen3MoeConfig",
+            grouped | dict(moe_intermediate_size=48, num_experts=4, num_experts_per_tok=2, mlp_only_layers=[1]),
         ),
         "gpt_neox": ("GPTNeoXConfig", dict(intermediate_size=inner)),
         "phi3": ("Phi3Config", dict(num_key_value_heads=2, intermediate_size=inner)),

@@ -16,8 +16,8 @@
 // of gridDim.y blocks by AddPartialSums in theirs: results do not depend on timing. Work is balanced by columns, which is
 // what instructions and masks cost; panels of unequal length are balanced by the scheduler, block by block.
 //
-// Expected bounds, H200, 50 %: values, m <= 16: memory (9 bits per weight, about 5 instructions of the 7.8 per position that
-// full bandwidth leaves). 4-bit codes: instructions, about 4.4 per position against 3.1 at full bandwidth, so 70 % of it.
+// Bound at 50 % and few tokens: instructions, not memory. A position costs about 12 (4-bit codes, SASS of sm_90), where the
+// bandwidth of an H200 leaves time for 3.
 #pragma once
 #include "bitmap.cuh"
 #include "ptx.cuh"

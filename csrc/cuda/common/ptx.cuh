@@ -27,6 +27,37 @@ __device__ inline void MmaFp16(float (&d)[4], const uint32_t (&a)[4], const uint
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
+// A sparse [16, 32] times b [32, 8]. Of every 4 neighbours of a row of A, a quad, two are stored; with quads numbered 0 to 7
+// along the row,
+//   a = {(g, quad t), (g + 8, quad t), (g, quad t + 4), (g + 8, quad t + 4)}          each a pair, lower column in the low half
+//   b = {(2t..2t+1, g), (2t + 8.., g), (2t + 16.., g), (2t + 24.., g)}                [32, 8], column by column
+// and d as above. Two lanes of each four (g) hold the columns: lanes t = 0 and 1 where the selector is 0, t = 2 and 3 where it
+// is 1; the other two are not read. The lower of the two holds quads 0 to 3, the upper quads 4 to 7: quad q of row g in bits
+// 4 * (q % 4).., of row g + 8 in bits 16 + 4 * (q % 4)..; 2 bits for the column of the low half, then 2 for that of the high
+// half, which must be the larger ("ordered metadata"). PTX ISA, "sparse mma.m16n8k32 with .f16 and .bf16 types" and "sparse
+// matrix storage"; torch's conversion to CUTLASS's metadata, where word 4 * g + t belongs to lane 4 * g + t, says the same.
+template <int kSelector>
+__device__ inline void MmaSparseBf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[4], uint32_t columns) {
+  static_assert(kSelector == 0 || kSelector == 1);
+  asm volatile(
+      "mma.sp::ordered_metadata.sync.aligned.m16n8k32.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
+      "{%8,%9,%10,%11}, {%0,%1,%2,%3}, %12, %13;"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(b[2]), "r"(b[3]), "r"(columns),
+        "n"(kSelector));
+}
+
+template <int kSelector>
+__device__ inline void MmaSparseFp16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[4], uint32_t columns) {
+  static_assert(kSelector == 0 || kSelector == 1);
+  asm volatile(
+      "mma.sp::ordered_metadata.sync.aligned.m16n8k32.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
+      "{%8,%9,%10,%11}, {%0,%1,%2,%3}, %12, %13;"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(b[2]), "r"(b[3]), "r"(columns),
+        "n"(kSelector));
+}
+
 // Four 8x8 matrices of 16-bit values; lane i gives the address (16-byte aligned, in shared memory) of row i % 8 of matrix
 // i / 8, and gets (lane / 4, 2 * (lane % 4)..) of matrix j in r[j].
 __device__ inline void LoadMatrix4(uint32_t (&r)[4], const void* shared_row) {
@@ -63,6 +94,13 @@ __device__ inline uint4 LoadOnce16(const void* at) {
   return value;
 }
 
+// 8 bytes, as above.
+__device__ inline uint2 LoadOnce8(const void* at) {
+  uint2 value;
+  asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0,%1}, [%2];" : "=r"(value.x), "=r"(value.y) : "l"(at));
+  return value;
+}
+
 // Asks for the 128 bytes around `at` in the second-level cache.
 __device__ inline void PrefetchL2(const void* at) { asm volatile("prefetch.global.L2 [%0];" ::"l"(at)); }
 
@@ -93,6 +131,14 @@ __device__ inline uint32_t PackFp16(float low, float high) {
   uint32_t pair;
   asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
   return pair;
+}
+
+__device__ inline float2 UnpackFp16(uint32_t pair) {
+  float2 values;
+  asm("{.reg .b16 low, high; mov.b32 {low, high}, %2; cvt.f32.f16 %0, low; cvt.f32.f16 %1, high;}"
+      : "=f"(values.x), "=f"(values.y)
+      : "r"(pair));
+  return values;
 }
 
 // a * b + c of each half, rounded once.

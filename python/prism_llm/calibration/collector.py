@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -22,13 +22,19 @@ class StatisticsCollector:
         linears: the linears by name.
         hessian: also accumulate X^T X.
         max_tokens: take only the first so many tokens of each; None takes all.
+        optional: names that no token may reach (experts); they then have no statistics.
     """
 
     def __init__(
-        self, linears: Mapping[str, nn.Linear], *, hessian: bool = False, max_tokens: int | None = None
+        self,
+        linears: Mapping[str, nn.Linear],
+        *,
+        hessian: bool = False,
+        max_tokens: int | None = None,
+        optional: Collection[str] = (),
     ) -> None:
         self.statistics: dict[str, InputStatistics] = {}
-        self._linears = dict(linears)
+        self._linears, self._optional = dict(linears), frozenset(optional)
         self._hessian, self._max_tokens = hessian, max_tokens
         self._leaders: dict[str, str] = {}
         self._first_forward: dict[str, int] = {}
@@ -61,6 +67,8 @@ class StatisticsCollector:
             for handle in handles:
                 handle.remove()
         for name, linear in self._linears.items():
+            if name not in self.statistics and name in self._optional:
+                continue
             if name not in self.statistics:
                 InputStatistics(linear.in_features, hessian=False).check(name)
             self.statistics[name].check(name)

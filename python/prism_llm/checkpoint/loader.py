@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from prism_kernels.formats import FormatError
 
+from ..models.linears import expose_linears
 from ..models.skeleton import build_skeleton, restore_buffers
 from ._errors import CheckpointError
 from ._layout import GENERATION_CONFIG
@@ -35,6 +36,8 @@ def load(path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtyp
     """
     checkpoint = open_checkpoint(path)
     model = _skeleton(checkpoint, dtype)
+    expose_linears(model).restore_unless(checkpoint.modules)
+    _restore_buffers(model, device)  # while every module is one that transformers knows
     linears = _compressed_linears(model, checkpoint)
     aliases = _aliases(model, set(linears))
     _check_names(model, checkpoint, linears, set(aliases))
@@ -48,7 +51,6 @@ def load(path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtyp
                 _set_tensor(model, name, values.read(name, tensor))
         for alias, source in aliases.items():
             _set_tensor(model, alias, _get_tensor(model, source))
-        _restore_buffers(model, device)
     _load_generation_config(model, checkpoint)
     model.prism_checkpoint = checkpoint  # type: ignore[assignment]
     return model.eval()

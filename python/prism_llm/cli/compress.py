@@ -21,11 +21,28 @@ def compress(
     model: ModelArgument = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="Directory to write.")] = ...,  # type: ignore[assignment]
     method: Annotated[
-        str | None, typer.Option(help="Preset: prism, sinq, wanda, sparsegpt, magnitude. Default prism.")
+        str | None, typer.Option(help="Preset: prism, sinq, wanda, ria, clearcut, sparsegpt, magnitude. Default prism.")
     ] = None,
     bits: Annotated[int | None, typer.Option(help=f"Bits per code; 0 keeps floats; {_NONE}.")] = None,
     sparsity: Annotated[float | None, typer.Option(help=f"Share of weights to prune, in [0, 1); {_NONE}.")] = None,
     pattern: Annotated[str | None, typer.Option(help='"unstructured" or n:m (n kept of m), such as 2:4.')] = None,
+    score: Annotated[
+        str | None,
+        typer.Option(help=f"What ranks weights: magnitude, wanda, ri, ria, clearcut, prism, sparsegpt, ...; {_NONE}."),
+    ] = None,
+    scope: Annotated[str | None, typer.Option(help=f"Sparsity counts per row, matrix, or global; {_NONE}.")] = None,
+    permute: Annotated[
+        str | None, typer.Option(help="Order of input channels for n:m: none, heuristic, or lsa (needs scipy).")
+    ] = None,
+    ratios: Annotated[
+        str | None, typer.Option(help="Sparsity of blocks: uniform, or owl (denser where outliers are).")
+    ] = None,
+    ria_exponent: Annotated[
+        float | None, typer.Option(help="Power of the input's norm in ria and clearcut; default 0.5.")
+    ] = None,
+    use_variant: Annotated[
+        bool, typer.Option("--use-variant", help="Wanda's variant: the same share of every row's sum goes.")
+    ] = False,
     group_size: Annotated[
         int | None, typer.Option(help=f"Columns per group scale; 0 is one group per row; {_NONE}.")
     ] = None,
@@ -68,6 +85,11 @@ def compress(
     changes = {
         "sparsity": sparsity,
         "pattern": pattern,
+        "score": score,
+        "scope": scope,
+        "ratios": ratios,
+        "permute": permute,
+        "ria_exponent": ria_exponent,
         "dataset": dataset,
         "num_calibration_samples": num_samples,
         "max_seq_length": seqlen,
@@ -82,6 +104,10 @@ def compress(
     if schedule is not None and method is None and recipe is None:
         method = three_tier.METHOD
     with usage_errors():
+        if use_variant:
+            if score not in (None, "wanda"):
+                raise UsageError(f"--use-variant: must go with the score wanda, got {score!r}")
+            changes["score"] = "wanda_variant"
         changes |= three_tier.changes(tiers, topk_per_block, block_size, method, recipe)
         resolved = _recipe(recipe, method, changes)
         _check_output(output, overwrite)

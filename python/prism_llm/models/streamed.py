@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from prism_kernels.nn import PackedLinear
 
 from .adapter import DecoderAdapter
+from .linears import has_hidden_linears
 from .loading import not_found
 from .skeleton import build_skeleton, restore_buffers
 
@@ -138,6 +139,19 @@ class StreamedModel:
             block.to("meta")
         _return_free_memory()
 
+    def unload(self, index: int) -> None:
+        """Drops the weights of a block unchanged; `load` reads them again. Nothing where the model is in memory."""
+        if self._tensors is None:
+            return
+        prefix = self._adapter.prefixes[index]
+        for name in [n for n in self._names if n.startswith(f"{prefix}.")]:
+            module, leaf, place = self._place(name)
+            if isinstance(place, nn.Parameter):
+                module._parameters[leaf] = nn.Parameter(place.to("meta"), requires_grad=place.requires_grad)
+            else:
+                module._buffers[leaf] = place.to("meta")
+        _return_free_memory()
+
     def _begin(self, on_tensors: Callable[[dict[str, Tensor]], object] | None) -> None:
         self._on_tensors = on_tensors
         self._adapter = DecoderAdapter(self.model)
@@ -208,6 +222,8 @@ def _skeleton_for(folder: Path, dtype: torch.dtype | str) -> nn.Module:
     model = build_skeleton(config, dtype)
     if getattr(model, "_keep_in_fp32_modules", None) or getattr(model, "_keep_in_fp32_modules_strict", None):
         raise NotStreamable(f"{type(model).__name__} keeps some modules in float32")
+    if has_hidden_linears(model):
+        raise NotStreamable(f"{type(model).__name__} has linears in another layout (Conv1D or fused experts)")
     return model
 
 

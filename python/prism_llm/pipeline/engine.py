@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from prism_kernels.nn import PackedLinear
-from prism_kernels.swap import replace_module, select_linears
+from prism_kernels.swap import matches, replace_module, select_linears
 
-from ..calibration import InputStatistics, StatisticsCollector
-from ..models import CapturedInputs, DecoderAdapter, evaluation_mode
-from ..pruning import HessianSolver
-from .layer import compress_weight
+from ..calibration import CalibrationError, InputStatistics, StatisticsCollector
+from ..models import CapturedInputs, DecoderAdapter, evaluation_mode, expose_linears
+from ..pruning import HessianSolver, require_solver
+from .allocation import Allocation, allocate, least_pruned, require_pruned_as_named
+from .folding import fold_permutations
+from .layer import compress_weight, without_calibration
 from .recipe import Recipe
 from .report import CompressionReport, LinearReport, relative_error
 
@@ -26,6 +28,7 @@ _ALL_LINEARS: tuple[str, ...] = Recipe.model_fields["targets"].default
 
 # Enough for efficient matrix products, few enough that one batch's activations stay small beside a block.
 _TOKENS_PER_BATCH = 4096
+_PROBE_TOKENS = 32
 
 
 class BlockStore(Protocol):
@@ -35,6 +38,8 @@ class BlockStore(Protocol):
 
     def release(self, index: int) -> None: ...
 
+    def unload(self, index: int) -> None: ...
+
 
 class InMemory:
     """The store of a model that is in memory as a whole."""
@@ -43,6 +48,9 @@ class InMemory:
         """Nothing to do."""
 
     def release(self, index: int) -> None:
+        """Nothing to do."""
+
+    def unload(self, index: int) -> None:
         """Nothing to do."""
 
 
@@ -62,21 +70,28 @@ def compress_blocks(
     one block are in memory.
     """
     started = time.perf_counter()
+    require_solver(recipe.permute)
     adapter = DecoderAdapter(model)
-    plan, left = _plan(adapter, recipe)
+    plan, left, experts = _plan(adapter, recipe)
     _check_tier_maps(tiers, [name for linears in plan for name in linears])
     report = CompressionReport(recipe.to_dict(), left=left, block_parameters=_count_parameters(adapter))
     if calibration is not None and not recipe.needs_calibration:
         report.notes.append("calibration not used: the recipe is data-free")
     with evaluation_mode(model):
-        inputs = None
+        inputs = probe = None
         if recipe.needs_calibration:
             batches = list(_batches(model, calibration))
             store.load(0)
             inputs = adapter.capture(batches)
+        if recipe.prunes and recipe.permute != "none":
+            store.load(0)
+            probe = adapter.capture([_probe_tokens(model)])
+        allocation = allocate(adapter, plan, recipe, inputs, store, experts)
         for index, linears in enumerate(plan):
             store.load(index)
-            modules = _compress_block(adapter, index, linears, recipe, inputs, report, tiers or {})
+            modules = _compress_block(
+                adapter, index, linears, recipe, inputs, report, tiers or {}, allocation, experts, probe
+            )
             if inputs is not None and index + 1 < len(plan):
                 for batch, calls in enumerate(inputs.calls):
                     inputs.hidden[batch] = adapter.run_block(index, inputs.hidden[batch], calls[index])
@@ -97,23 +112,35 @@ def _compress_block(
     inputs: CapturedInputs | None,
     report: CompressionReport,
     tiers: Mapping[str, Tensor],
+    allocation: Allocation,
+    experts: set[str],
+    probe: CapturedInputs | None,
 ) -> dict[str, PackedLinear]:
     """Replaces `linears` of one block, and empties the dict; statistics are freed with the last linear they serve."""
     statistics: dict[str, InputStatistics] = {}
     groups = [[name] for name in linears]
     if inputs is not None and linears:
-        collector = StatisticsCollector(linears, hessian=recipe.needs_gram, max_tokens=recipe.max_tokens)
+        collector = StatisticsCollector(
+            linears, hessian=recipe.needs_gram, max_tokens=recipe.max_tokens, optional=experts
+        )
         calls = zip(inputs.hidden, inputs.calls, strict=True)
         collector.run(lambda h=h, c=c: adapter.run_block(index, h, c[index]) for h, c in calls)  # type: ignore[misc]
         statistics, groups = collector.statistics, collector.groups()
         del collector
+    folded = fold_permutations(adapter, index, linears, recipe, statistics, probe) if probe is not None else {}
     modules: dict[str, PackedLinear] = {}
     for group in groups:
         shared = statistics.get(group[0])
         solver = HessianSolver(shared, recipe.percdamp) if shared is not None and recipe.needs_gram else None
         for name in group:
             linear, map_ = linears[name], tiers.get(name)
-            modules[name] = _compress_linear(adapter.model, name, linear, recipe, shared, solver, report, map_)
+            pruned = allocation(name, linear.weight)
+            own, notes = recipe, []
+            if name in folded:
+                own, notes = recipe.replace(permute="none"), [folded[name]]
+            modules[name] = _compress_linear(
+                adapter.model, name, linear, own, shared, solver, report, map_, pruned, notes
+            )
             statistics.pop(name, None)
     ordered = {name: modules[name] for name in linears}
     linears.clear()  # the dense weights must not outlive their block
@@ -129,9 +156,21 @@ def _compress_linear(
     solver: HessianSolver | None,
     report: CompressionReport,
     tiers: Tensor | None,
+    pruned: int | None,
+    notes: list[str],
 ) -> PackedLinear:
     started = time.perf_counter()
-    result = compress_weight(name, linear.weight, recipe, statistics, solver, tiers)
+    unseen = recipe.needs_calibration and statistics is None
+    if unseen:  # an expert that no token was sent to
+        recipe = without_calibration(recipe)
+        if recipe.needs_calibration:
+            raise CalibrationError(f"calibration never reached {name}: it saw 0 tokens")
+    result = compress_weight(name, linear.weight, recipe, statistics, solver, tiers, pruned)
+    if unseen:
+        result.notes.append("no calibration token reached it: score magnitude, no compensation")
+    if result.mask is not None:
+        named = least_pruned(result.recipe, result.packed.shape) if pruned is None else pruned
+        require_pruned_as_named(name, result.packed, result.pruned if recipe.tiers is not None else named)
     module = result.module(linear.bias).train(linear.training)
     replace_module(model, name, module)
     seconds = time.perf_counter() - started
@@ -151,7 +190,7 @@ def _compress_linear(
             error_measure=measure,
             tokens=0 if statistics is None else statistics.tokens,
             seconds=seconds,
-            notes=tuple(result.notes),
+            notes=(*notes, *result.notes),
         )
     )
     return module
@@ -169,13 +208,21 @@ def _check_tier_maps(tiers: Mapping[str, Tensor] | None, names: Sequence[str]) -
         )
 
 
-def _plan(adapter: DecoderAdapter, recipe: Recipe) -> tuple[list[dict[str, nn.Linear]], dict[str, str]]:
-    """The linears to compress by block, and everything else that a user might expect to be compressed, with reasons."""
-    chosen, left = select_linears(adapter.model, recipe.targets, recipe.ignore)
+def _plan(adapter: DecoderAdapter, recipe: Recipe) -> tuple[list[dict[str, nn.Linear]], dict[str, str], set[str]]:
+    """The linears to compress by block; everything else that a user might expect to be compressed, with reasons; and
+    which of the linears are experts, that calibration may not reach."""
+    exposed = expose_linears(adapter.model)
+    try:
+        chosen, left = select_linears(adapter.model, recipe.targets, recipe.ignore)
+    except ValueError:
+        exposed.restore_unless(())
+        raise
     plan: list[dict[str, nn.Linear]] = []
     for prefix in adapter.prefixes:
         plan.append({name: chosen.pop(name) for name in list(chosen) if name.startswith(f"{prefix}.")})
     left |= dict.fromkeys(chosen, "outside the decoder blocks")
+    for name in exposed.restore_unless({name for linears in plan for name in linears}):
+        left.pop(name, None)
     known = {f"{name}.weight" for name in (*left, *(name for linears in plan for name in linears))}
     elsewhere = {
         name: parameter
@@ -191,7 +238,19 @@ def _plan(adapter: DecoderAdapter, recipe: Recipe) -> tuple[list[dict[str, nn.Li
             f"compress: model must have a linear to compress inside its decoder blocks, got none in "
             f"{type(adapter.model).__name__} for targets {list(recipe.targets)}; left: {left}"
         )
-    return plan, left
+    _require_targets(recipe, plan, left)
+    return plan, left, exposed.experts
+
+
+def _require_targets(recipe: Recipe, plan: list[dict[str, nn.Linear]], left: dict[str, str]) -> None:
+    """A recipe that reaches less than it names fails."""
+    for pattern in recipe.targets:
+        if not any(matches(pattern, name, linear) for linears in plan for name, linear in linears.items()):
+            reasons = {name: why for name, why in left.items() if matches(pattern, name, nn.Identity())}
+            raise ValueError(
+                f"compress: targets must each match a linear to compress inside the decoder blocks, got {pattern!r}, "
+                f"which matches none; left: {reasons or left}"
+            )
 
 
 def _require_coverage(adapter: DecoderAdapter, elsewhere: dict[str, nn.Parameter]) -> None:
@@ -206,6 +265,13 @@ def _require_coverage(adapter: DecoderAdapter, elsewhere: dict[str, nn.Parameter
 
 def _count_parameters(adapter: DecoderAdapter) -> int:
     return sum(p.numel() for block in adapter.blocks for p in block.parameters())
+
+
+def _probe_tokens(model: nn.Module) -> Tensor:
+    """Token ids [1, few] on which a block is compared with itself; which ones does not matter."""
+    embedding = model.get_input_embeddings().weight  # type: ignore[operator]
+    length = min(_PROBE_TOKENS, model_context(model) or _PROBE_TOKENS)
+    return (torch.arange(length, device=embedding.device) % embedding.shape[0])[None]
 
 
 def _batches(model: nn.Module, calibration: Tensor | None) -> Sequence[Tensor] | Iterator[Tensor]:

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from prism_kernels import ops
-from prism_kernels.formats import PackedWeight, TieredWeight
+from prism_kernels.formats import PackedWeight, PermutedWeight, TieredWeight
 from prism_kernels.nn import (
     BitmapDualShiftLinear,
     BitmapLinear,
     DualShiftLinear,
     PackedLinear,
+    PermutedLinear,
     Sparse24DualShiftLinear,
     Sparse24Linear,
     TieredLinear,
@@ -25,18 +26,15 @@ from ..pruning import (
     Pattern,
     demote,
     expand_tiers,
-    magnitude_score,
     map_shape,
     obs_one_shot,
     obs_sweep,
-    prism_mask,
     require_pruned,
-    select_mask,
-    wanda_score,
 )
 from ..pruning.compensation import SweepGrid
 from ..quantization import pack_pruned, pack_rounded, round_to_nearest
 from .recipe import Recipe
+from .selection import choose_mask
 
 _MODULES: dict[str, type[PackedLinear]] = {
     module.FORMAT.NAME: module
@@ -44,6 +42,7 @@ _MODULES: dict[str, type[PackedLinear]] = {
         BitmapDualShiftLinear,
         BitmapLinear,
         DualShiftLinear,
+        PermutedLinear,
         Sparse24DualShiftLinear,
         Sparse24Linear,
         TieredLinear,
@@ -76,7 +75,8 @@ class CompressedWeight:
     def stages(self) -> str:
         """The stages that ran, in order, e.g. "prism > obs_one_shot > prism scale > rtn"."""
         recipe = self.recipe
-        stages: list[str] = [recipe.score] if recipe.prunes else []
+        stages: list[str] = [recipe.ranking] if recipe.prunes else []
+        stages += [f"{recipe.permute} permutation"] if isinstance(self.packed, PermutedWeight) else []
         stages += [] if recipe.tiers is None else ["tiers"]
         stages += [recipe.compensate] if recipe.needs_gram else []
         if recipe.bits is not None:
@@ -97,6 +97,7 @@ def compress_weight(
     statistics: InputStatistics | None = None,
     solver: HessianSolver | None = None,
     tiers: Tensor | None = None,
+    pruned: int | None = None,
 ) -> CompressedWeight:
     """Compresses one weight [n, k] of any float dtype; all arithmetic is in float32.
 
@@ -107,6 +108,7 @@ def compress_weight(
         solver: over the same statistics; None where the recipe needs no X^T X. If it has no inverse, the weight is
             compressed without compensation, and the result's recipe and notes say so.
         tiers: where a three-tier weight stands, u8 of its blocks; None = all dense.
+        pruned: how many weights to prune, where the recipe's ratios are not uniform.
 
     Raises:
         ValueError: the weight, or what compensation made of it, is not finite.
@@ -116,22 +118,22 @@ def compress_weight(
     if recipe.tiers is not None:
         return _tier(name, weight.dtype, dense, recipe, statistics, tiers)
     if not recipe.needs_gram:
-        mask = _choose_mask(dense, recipe, statistics) if recipe.prunes else None
-        return _finish(name, weight.dtype, dense, mask, recipe)
+        mask, index = choose_mask(dense, recipe, statistics, pruned) if recipe.prunes else (None, None)
+        return _finish(name, weight.dtype, dense, mask, recipe, index)
     if solver is None:
         raise ValueError(f"compress_weight: solver must be given for {recipe.compensate}, got None ({name})")
     operator = solver.sweep_factor() if recipe.compensate == "obs_sweep" else solver.one_shot_inverse()
     if operator is None:
         plain = _without_compensation(recipe)
-        result = compress_weight(name, weight, plain, statistics)
+        result = compress_weight(name, weight, plain, statistics, pruned=pruned)
         score = "" if plain.score == recipe.score else f", score {plain.score} instead of {recipe.score}"
         result.notes += [*solver.notes, f"fallback: no compensation{score}"]
         return result
     if recipe.compensate == "obs_sweep":
-        result = _sweep(name, weight.dtype, dense, recipe, statistics, operator, solver.dead_inputs())
+        result = _sweep(name, weight.dtype, dense, recipe, statistics, operator, solver.dead_inputs(), pruned)
     else:
-        mask = _choose_mask(dense, recipe, statistics)
-        result = _finish(name, weight.dtype, obs_one_shot(dense, mask, operator), mask, recipe)
+        mask, index = choose_mask(dense, recipe, statistics, pruned)
+        result = _finish(name, weight.dtype, obs_one_shot(dense, mask, operator), mask, recipe, index)
     result.notes += solver.notes
     return result
 
@@ -168,19 +170,12 @@ def _without_compensation(recipe: Recipe) -> Recipe:
     return recipe.replace(sparsity=recipe.sparsity, **changes)
 
 
-def _choose_mask(dense: Tensor, recipe: Recipe, statistics: InputStatistics | None) -> Tensor:
-    pattern = Pattern.parse(recipe.pattern)
-
-    def select(score: Tensor) -> Tensor:
-        return select_mask(score, pattern, recipe.sparsity, recipe.scope)
-
-    if recipe.score == "magnitude":
-        return select(magnitude_score(dense))
-    if statistics is None:
-        raise ValueError(f"compress_weight: statistics must be given for score {recipe.score}, got None")
-    if recipe.score == "wanda":
-        return select(wanda_score(dense, statistics.norms))
-    return prism_mask(dense, statistics.norms, select, factors="sinq" if recipe.score == "prism" else "prism")
+def without_calibration(recipe: Recipe) -> Recipe:
+    """The recipe for a weight whose inputs nothing is known about: magnitude, and no compensation."""
+    changes: dict[str, object] = {"compensate": "none", "round": "rtn"}
+    if recipe.prunes:
+        changes |= {"score": "magnitude", "ratios": "uniform"}
+    return recipe.replace(sparsity=recipe.sparsity, **changes)
 
 
 def _sweep(
@@ -191,10 +186,11 @@ def _sweep(
     statistics: InputStatistics | None,
     factor: Tensor,
     dead: Tensor,
+    pruned: int | None,
 ) -> CompressedWeight:
     living = torch.where(dead, 0.0, dense)
     adaptive = recipe.score == "sparsegpt" or not recipe.prunes
-    mask = None if adaptive else _choose_mask(dense, recipe, statistics)
+    mask, index = (None, None) if adaptive else choose_mask(dense, recipe, statistics, pruned)
     group_size = recipe.group_size or dense.shape[1]
     grid = None
     if recipe.bits is not None and recipe.round == "joint":
@@ -206,22 +202,36 @@ def _sweep(
         mask=mask,
         pattern=Pattern.parse(recipe.pattern),
         sparsity=recipe.sparsity,
+        pruned=pruned,
         block_size=recipe.block_size,
         grid=grid,
     )
     kept = swept.mask if recipe.prunes else None
     if grid is None:
-        return _finish(name, dtype, swept.weight, kept, recipe)
+        return _finish(name, dtype, swept.weight, kept, recipe, index)
     _require_finite(name, "compensated weight", swept.weight)
     assert swept.codes is not None and swept.scale is not None and swept.zero is not None
     options = {"bits": grid.bits, "group_size": group_size, "pattern": recipe.pattern}
-    packed = pack_rounded(swept.codes, kept, swept.scale, swept.zero, grid.column_scale, **options)  # type: ignore[arg-type]
-    return CompressedWeight(packed, kept, recipe)
+    codes, stored, scale = swept.codes, kept, grid.column_scale
+    if index is not None and kept is not None:  # one grid per row: codes go where their columns go
+        codes, stored, scale = codes[:, index], kept[:, index], scale[index]
+    packed = pack_rounded(codes, stored, swept.scale, swept.zero, scale, **options)  # type: ignore[arg-type]
+    return CompressedWeight(_in_order(packed, index), kept, recipe)
 
 
-def _finish(name: str, dtype: torch.dtype, values: Tensor, mask: Tensor | None, recipe: Recipe) -> CompressedWeight:
-    """Rounds to nearest, or stores the survivors in `dtype`."""
+def _finish(
+    name: str,
+    dtype: torch.dtype,
+    values: Tensor,
+    mask: Tensor | None,
+    recipe: Recipe,
+    index: Tensor | None = None,
+) -> CompressedWeight:
+    """Rounds to nearest, or stores the survivors in `dtype`; with `index`, columns are stored in that order."""
     _require_finite(name, "compensated weight", values)
+    if index is not None and mask is not None:
+        ordered = _finish(name, dtype, values[:, index], mask[:, index], recipe)
+        return CompressedWeight(_in_order(ordered.packed, index), mask, recipe)
     if recipe.bits is None:
         assert mask is not None, "a recipe prunes or quantizes"
         _require_finite(name, f"compensated weight in {dtype}", values.to(dtype))
@@ -231,6 +241,10 @@ def _finish(name: str, dtype: torch.dtype, values: Tensor, mask: Tensor | None, 
     grid = {"bits": recipe.bits, "group_size": group_size, "codebook": recipe.codebook, "pattern": recipe.pattern}
     packed = round_to_nearest(values, mask, scale, **grid)  # type: ignore[arg-type]
     return CompressedWeight(packed, mask, recipe)
+
+
+def _in_order(packed: PackedWeight, index: Tensor | None) -> PackedWeight:
+    return packed if index is None else PermutedWeight(index.to(torch.int32), packed)
 
 
 def _require_finite(name: str, what: str, values: Tensor) -> None:

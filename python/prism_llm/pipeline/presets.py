@@ -29,6 +29,9 @@ def sinq() -> dict[str, Any]:
 def magnitude() -> dict[str, Any]:
     """Magnitude pruning, the baseline of Wanda (locuslab/wanda): the smallest |W| of each matrix, 50 %. Data-free.
 
+    `scope="global"` is Edu-Sparsify's (TaharHERRI/Edu-Sparsify-LLMs): one threshold over all chosen linears, found in
+    two passes over the weights that hold one block at a time (the original concatenates the whole model).
+
     Deviations:
         exact count: int(numel * sparsity) by index; the original's threshold prunes ties too.
     """
@@ -38,7 +41,8 @@ def magnitude() -> dict[str, Any]:
 def wanda() -> dict[str, Any]:
     """Wanda (locuslab/wanda; arXiv 2306.11695): |W_ij| ||X_j||, the smallest int(k * 0.5) of every output row.
 
-    With `bits`, the pruned weight is then rounded to nearest in groups of 64.
+    With `bits`, the pruned weight is then rounded to nearest in groups of 64. `score="wanda_variant"` is its
+    `--use_variant`.
 
     Deviations:
         kept n of n:m: the original counts the pruned weights in n (2:4 and 4:8 mean the same in both).
@@ -101,6 +105,38 @@ def prism() -> dict[str, Any]:
     }
 
 
+def ria() -> dict[str, Any]:
+    """RIA (biomedical-cybernetics/Relative-importance-and-activation-pruning; ICLR 2024): 50 % of each matrix.
+
+    (|W_ij| / column sum + |W_ij| / row sum) * ||X_j||^a with a = 0.5 (`ria_exponent`); its "RI" is `score="ri"`, its
+    `--per_outneuron` is `scope="row"`, its `--reconstruction` is `compensate="obs_sweep"`.
+
+    Deviations:
+        exact count: int(numel * sparsity); the original's `<=` prunes at least one more.
+        kept n of n:m: the original counts the pruned weights in n, so its 1:4 is 3:4 here.
+        dead lines: a row or column of zeros scores 0 (the original divides 0 by 0).
+        float32 scores: computed in float64 and rounded once; the original's are float16, where many weights tie.
+        calibration is never empty: the original's wikitext2 loader gives no text, hence activations of zero.
+    """
+    return {"sparsity": 0.5, "score": "ria", "scope": "matrix", "scale": "none", "group_size": 64}
+
+
+def clearcut() -> dict[str, Any]:
+    """ClearCut (cRED-f/ClearCut-Pruning): RIA's score plus 0.1 W^2 / (row sum * column sum), 50 % of each row.
+
+    The added term is too small to change a mask beyond near ties: this is RIA with `scope="row"`, kept as a method of
+    its own because its source names it so.
+
+    Deviations:
+        n:m is n:m: the original keeps int(k n / m) per row wherever they lie, which no n:m kernel can run. n counts the
+            kept weights, as in the original.
+        unstructured works: the original divides by zero, and ignores its sparsity, permutation and acceleration flags.
+        float32 scores: computed in float64 and rounded once; the original's float16 rounds the added term to 0.
+        mean over tokens: inside the activation factor, where the original's epsilon meets a mean over sequences.
+    """
+    return {"sparsity": 0.5, "score": "clearcut", "scope": "row", "scale": "none", "group_size": 64}
+
+
 def three_tier() -> dict[str, Any]:
     """Three-tier pruning (Jiajun-Ji/wanda): of the 16x16 blocks of every matrix 35 % stay dense, 45 % become 2:4 and
     20 % keep their 10 largest weights, by Wanda's scores; about 42 % pruned. Lossless tiles, no rounding.
@@ -122,6 +158,8 @@ PRESETS: dict[str, Callable[[], dict[str, Any]]] = {
     "sinq": sinq,
     "magnitude": magnitude,
     "wanda": wanda,
+    "ria": ria,
+    "clearcut": clearcut,
     "sparsegpt": sparsegpt,
     "prism": prism,
     "three-tier": three_tier,

@@ -9,11 +9,14 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from ..pruning.masks import Pattern
+from ..pruning.permutation import Permute
 from ..pruning.tiers import TILE, tier_sparsity
 from .presets import PRESETS
 
 BITS = (2, 3, 4, 5, 6, 8)
 CODEBOOK_BITS = {"nf4": 4, "nf3": 3}
+DATA_FREE_SCORES = ("magnitude", "ri")
+Score = Literal["magnitude", "wanda", "wanda_variant", "ri", "ria", "clearcut", "prism", "prism_masked", "sparsegpt"]
 
 
 class Recipe(BaseModel):
@@ -28,9 +31,19 @@ class Recipe(BaseModel):
         method: a preset, or "custom".
         sparsity: fraction of weights to prune, in [0, 1); 0 prunes nothing. An n:m pattern implies it.
         pattern: "unstructured", or "n:m" with n KEPT of every m consecutive weights of a row.
-        scope: unstructured counts hold per output "row" or per "matrix"; the score "sparsegpt" has its own rule.
-        score: what ranks weights: "magnitude", "wanda", "prism" (its Sinkhorn factors with zeros inside, as the
-            original), "prism_masked" (its factors over survivors), or "sparsegpt" (adaptive, inside the sweep).
+        scope: unstructured counts hold per output "row", per "matrix", or "global": one threshold over all chosen
+            linears, for the score "magnitude". The score "sparsegpt" has its own rule.
+        permute: order of the input channels in which an n:m pattern is sought: "none", "heuristic" (RIA's reallocation)
+            or "lsa" (linear sum assignment, from there; needs scipy). Made by the producing linears where they can,
+            else by an index that is stored with the weight.
+        ratios: "uniform", or "owl": blocks with more outliers stay denser (arXiv 2310.05175), and the mean over all
+            chosen weights stays `sparsity`. Unstructured only.
+        owl_threshold: M, times the mean score of a block: what is above is an outlier.
+        owl_lambda: half the range of the blocks' sparsities.
+        score: what ranks weights: "magnitude", "wanda", "wanda_variant" (shares of a row's sum, which imply the scope
+            "matrix"), "ri", "ria", "clearcut", "prism" (its Sinkhorn factors with zeros inside, as the original),
+            "prism_masked" (its factors over survivors), or "sparsegpt" (adaptive, inside the sweep).
+        ria_exponent: of the input's norm in the scores "ria" and "clearcut".
         compensate: update of the kept weights: "none", "obs_one_shot" (PRISM) or "obs_sweep" (SparseGPT).
         bits: 2, 3, 4, 5, 6 or 8 per code; None = no quantization.
         group_size: columns per group scale; None = one group per row.
@@ -61,8 +74,13 @@ class Recipe(BaseModel):
     method: str = "custom"
     sparsity: float = 0.0
     pattern: str = "unstructured"
-    scope: Literal["row", "matrix"] = "row"
-    score: Literal["magnitude", "wanda", "prism", "prism_masked", "sparsegpt"] = "wanda"
+    scope: Literal["row", "matrix", "global"] = "row"
+    permute: Permute = "none"
+    ratios: Literal["uniform", "owl"] = "uniform"
+    owl_threshold: float = 5.0
+    owl_lambda: float = 0.08
+    score: Score = "wanda"
+    ria_exponent: float = 0.5
     compensate: Literal["none", "obs_one_shot", "obs_sweep"] = "none"
     bits: int | None = None
     group_size: int | None = 64
@@ -125,6 +143,12 @@ class Recipe(BaseModel):
         return self.sparsity > 0
 
     @property
+    def ranking(self) -> str:
+        """The score, and what is compared with what if not one matrix by itself: "global magnitude", "owl wanda"."""
+        wide = ["global"] if self.scope == "global" else [] if self.ratios == "uniform" else [self.ratios]
+        return " ".join([*wide, self.score])
+
+    @property
     def needs_gram(self) -> bool:
         """Whether X^T X of the inputs is needed."""
         return self.compensate != "none" and (self.prunes or self.round == "joint")
@@ -132,7 +156,7 @@ class Recipe(BaseModel):
     @property
     def needs_calibration(self) -> bool:
         """Whether any statistics of the inputs are needed; otherwise the recipe is data-free."""
-        return self.needs_gram or (self.prunes and self.score != "magnitude")
+        return self.needs_gram or (self.prunes and (self.score not in DATA_FREE_SCORES or self.ratios == "owl"))
 
     @model_validator(mode="before")
     @classmethod
@@ -149,6 +173,8 @@ class Recipe(BaseModel):
         filled = preset | dict(values)
         if "sparsity" not in values and filled.get("pattern", "unstructured") != "unstructured":
             filled["sparsity"] = Pattern.parse(filled["pattern"]).sparsity
+        if "scope" not in values and filled.get("score") == "wanda_variant":
+            filled["scope"] = "matrix"
         if "sparsity" not in values and _are_shares(filled.get("tiers")):
             side, top_k = filled.get("tier_block_size", TILE), filled.get("topk_per_block", 10)
             filled["sparsity"] = tier_sparsity(filled["tiers"], top_k, side)
@@ -166,6 +192,11 @@ class Recipe(BaseModel):
     def _check_numbers(self) -> None:
         _require(0 <= self.sparsity < 1, "sparsity", "be in [0, 1)", self.sparsity)
         _require(0 < self.percdamp < float("inf"), "percdamp", "be positive and finite", self.percdamp)
+        exponent = self.ria_exponent
+        _require(0 <= exponent < float("inf"), "ria_exponent", "be finite and not negative", exponent)
+        threshold = self.owl_threshold
+        _require(0 < threshold < float("inf"), "owl_threshold", "be positive and finite", threshold)
+        _require(0 <= self.owl_lambda < 0.5, "owl_lambda", "be in [0, 0.5)", self.owl_lambda)
         for name in ("block_size", "num_calibration_samples", "max_seq_length"):
             _require(getattr(self, name) >= 1, name, "be at least 1", getattr(self, name))
         _require(self.max_tokens is None or self.max_tokens >= 1, "max_tokens", "be at least 1", self.max_tokens)
@@ -177,6 +208,23 @@ class Recipe(BaseModel):
             implied = pattern.sparsity
             rule = f"be {implied:g}, which the pattern {self.pattern} implies"
             _require(abs(self.sparsity - implied) < 1e-9, "sparsity", rule, self.sparsity)
+        if self.permute != "none" and self.prunes:
+            _require(pattern.is_structured, "pattern", "be n:m for a permutation", self.pattern)
+            fixed = "be known before the sweep for a permutation (wanda, ria, ...)"
+            _require(self.score != "sparsegpt", "score", fixed, self.score)
+            grouped = self.bits is not None and self.round == "joint" and self.group_size is not None
+            rule = "be None for joint rounding with a permutation (groups would be swept in another order)"
+            _require(not grouped, "group_size", rule, self.group_size)
+        if self.ratios != "uniform":
+            _require(not pattern.is_structured, "ratios", f"be uniform for the pattern {self.pattern}", self.ratios)
+        if self.scope == "global" and self.prunes:
+            _require(self.score == "magnitude", "score", "be magnitude for scope global", self.score)
+            _require(not pattern.is_structured, "pattern", "be unstructured for scope global", self.pattern)
+            _require(self.ratios == "uniform", "ratios", "be uniform for scope global", self.ratios)
+        if self.score == "wanda_variant" and self.prunes:
+            free = "be unstructured for score wanda_variant (n:m keeps the same weights by wanda)"
+            _require(not pattern.is_structured, "pattern", free, self.pattern)
+            _require(self.scope == "matrix", "scope", "be matrix for score wanda_variant", self.scope)
         if self.score == "sparsegpt" and self.prunes:
             _require(self.compensate == "obs_sweep", "compensate", "be obs_sweep for score sparsegpt", self.compensate)
             fits = not pattern.is_structured or self.block_size % pattern.m == 0

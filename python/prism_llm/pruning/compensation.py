@@ -59,6 +59,7 @@ def obs_sweep(
     mask: Tensor | None = None,
     pattern: Pattern | None = None,
     sparsity: float = 0.0,
+    pruned: int | None = None,
     block_size: int = 128,
     grid: SweepGrid | None = None,
 ) -> SweepResult:
@@ -74,6 +75,7 @@ def obs_sweep(
         factor: float32 [k, k], upper Cholesky factor of H^-1.
         mask: bool [n, k], True = kept.
         pattern, sparsity: what to prune where no mask is given.
+        pruned: how many weights to prune instead of `sparsity`, spread evenly over the blocks.
         block_size: columns; a multiple of m, and of the group size of `grid`.
         grid: rounding inside the sweep, or None.
     """
@@ -88,7 +90,8 @@ def obs_sweep(
         chosen = None if mask is None else mask[:, begin:end].contiguous()
         if chosen is None and not pattern.is_structured:
             score = block.square() / own.diagonal().square()
-            chosen = ops.topk_mask(score, block.numel() - int(block.numel() * sparsity), "matrix")
+            count = int(block.numel() * sparsity) if pruned is None else pruned * end // k - pruned * begin // k
+            chosen = ops.topk_mask(score, block.numel() - count, "matrix")
         rounding = _rounding(grid, row_grid, begin, end)
         result[:, begin:end], error, used, code, scale, zero = ops.obs_sweep(
             block, own, chosen, pattern.n, pattern.m, **rounding

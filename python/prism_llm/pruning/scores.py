@@ -12,6 +12,12 @@ from prism_kernels import ops
 
 PRISM_ROUNDS = 2
 PRISM_EPSILON = 1e-6
+CLEARCUT_EPSILON = 1e-8
+CLEARCUT_INTERACTION = 0.1
+
+# Scores that divide by sums are computed in float64, this many weights at a time, and rounded once: what is equal by
+# its formula is then equal in float32 as well, so ties do not depend on the order of sums or on the device.
+_CHUNK_ELEMENTS = 1 << 20
 
 
 def magnitude_score(weight: Tensor) -> Tensor:
@@ -28,6 +34,87 @@ def wanda_score(weight: Tensor, norms: Tensor) -> Tensor:
         norms: float32 [k], L2 norm over tokens of each input.
     """
     return weight.float().abs() * norms
+
+
+def ria_score(weight: Tensor, norms: Tensor | None = None, exponent: float = 0.5) -> Tensor:
+    """(|W_ij| / sum_i |W_ij| + |W_ij| / sum_j |W_ij|) * ||X_j||^a: RIA (Plug-and-Play, ICLR 2024); without norms "RI".
+
+    Deviation, a defect fixed: in a row or column of zeros the term is 0, where the original divides 0 by 0.
+
+    Args:
+        weight: [n, k].
+        norms: float32 [k], L2 norm over tokens of each input, or None. A constant factor changes no mask.
+        exponent: a.
+    """
+    activation = None if norms is None else norms.double() ** exponent
+    return _relative_score(weight, activation, epsilon=0.0, interaction=0.0)
+
+
+def clearcut_score(weight: Tensor, mean_squares: Tensor, exponent: float = 0.5) -> Tensor:
+    """(|W|/(c + e) + |W|/(r + e) + 0.1 W^2/((r + e)(c + e))) * sqrt(x + e)^a: ClearCut, with column and row sums c and
+    r of |W|, mean squares x of the inputs, and e = 1e-8.
+
+    The interaction term is at most 0.1 / (n k) times the square of a weight over the mean: masks are almost always
+    those of `ria_score` (the source's own float16 rounds the term away).
+
+    Deviation: x is the mean over tokens; the original's is over sequences, which e alone can tell apart.
+
+    Args:
+        weight: [n, k].
+        mean_squares: float [k], mean over tokens of the square of each input.
+        exponent: a.
+    """
+    activation = (mean_squares.double() + CLEARCUT_EPSILON).sqrt() ** exponent
+    return _relative_score(weight, activation, epsilon=CLEARCUT_EPSILON, interaction=CLEARCUT_INTERACTION)
+
+
+def wanda_variant_score(weight: Tensor, norms: Tensor) -> Tensor:
+    """The share of a row's summed Wanda score that the weight and all smaller ones of the row hold: Wanda's variant.
+
+    The original (`--use_variant`) prunes, in every row, the weights whose share is at most alpha, and searches the
+    alpha that gives the sparsity. That is a choice over the whole matrix by this score, so `select_mask` with scope
+    "matrix" finds the alpha of an exact count. (The search starts at 0.4, stays in [0, 0.8], ends within 0.001 of the
+    sparsity, and fails on a row where nothing is below alpha.) Of equal weights the first counts as smaller.
+
+    Args:
+        weight: [n, k].
+        norms: float32 [k], L2 norm over tokens of each input.
+    """
+    weight = weight.float()
+    score = torch.empty_like(weight)
+    for rows in _row_chunks(weight):
+        ordered, index = (weight[rows].abs() * norms).sort(dim=1, stable=True)
+        sums = ordered.cumsum(1, dtype=torch.float64)
+        total = sums[:, -1:]
+        share = torch.where(total > 0, sums / total, 0.0).float()
+        score[rows] = torch.empty_like(share).scatter_(1, index, share)
+    return score
+
+
+def _relative_score(weight: Tensor, activation: Tensor | None, *, epsilon: float, interaction: float) -> Tensor:
+    """((c_j + r_i) |W| + interaction c_j r_i W^2) * activation_j with the inverse sums c and r of |W|, in float32."""
+    weight = weight.float()
+    column = _inverse(weight.abs().sum(0, dtype=torch.float64) + epsilon)
+    row = _inverse(weight.abs().sum(1, dtype=torch.float64) + epsilon)[:, None]
+    score = torch.empty_like(weight)
+    for rows in _row_chunks(weight):
+        magnitude = weight[rows].double().abs()
+        value = magnitude * (column + row[rows])
+        if interaction:
+            value += interaction * magnitude.square() * (column * row[rows])
+        score[rows] = (value if activation is None else value * activation).float()
+    return score
+
+
+def _inverse(sums: Tensor) -> Tensor:
+    """1 / sums, and 0 for what is dead."""
+    return torch.where(sums > 0, 1 / sums, 0.0)
+
+
+def _row_chunks(weight: Tensor) -> list[slice]:
+    n, k = weight.shape
+    step = max(1, _CHUNK_ELEMENTS // max(k, 1))
+    return [slice(begin, min(begin + step, n)) for begin in range(0, n if k else 0, step)]
 
 
 def prism_mask(

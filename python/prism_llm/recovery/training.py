@@ -127,6 +127,9 @@ def train(
             raise RuntimeError(
                 f"train: the evaluation loss must be finite, got {after} after {state.global_step} steps"
             )
+        loaded = _evaluate(trainer)
+        if not math.isclose(loaded, after, rel_tol=1e-3):
+            raise RuntimeError(f"train: the best weights must come back from {folder} with loss {after}, got {loaded}")
         if after >= before:
             with torch.no_grad():
                 for name, parameter in model.named_parameters():
@@ -193,7 +196,17 @@ def make_trainer(
     callbacks: list[Any] = [_report_to(progress)]
     if training.patience:
         callbacks.append(EarlyStoppingCallback(training.patience))
-    trainer = Trainer(
+
+    class MaskedTrainer(Trainer):
+        def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+            # The model's own `save_pretrained` renames the tensors of models whose layout was changed (experts).
+            from safetensors.torch import save_model
+
+            target = Path(output_dir or folder)
+            target.mkdir(parents=True, exist_ok=True)
+            save_model(self.accelerator.unwrap_model(self.model), str(target / "model.safetensors"))
+
+    trainer = MaskedTrainer(
         model=model,  # type: ignore[arg-type]
         args=arguments,
         train_dataset=_Windows(windows),

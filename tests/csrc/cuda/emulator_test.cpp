@@ -42,6 +42,55 @@ void TestMma() {
   }
 }
 
+// columns[16][8]: byte c0 | c1 << 2 per quad of A; values[16][8][2]. Lanes that are not selected hold nonsense.
+template <int kSelector>
+void SparseMmaKernel(const uint16_t* values, const uint8_t* columns, const uint16_t* b, float* d) {
+  const int g = emulator::Lane() / 4, t = emulator::Lane() % 4;
+  const auto pair = [](const uint16_t* at) { return at[0] | static_cast<uint32_t>(at[1]) << 16; };
+  uint32_t a[4], fragment_b[4], held = 0xffffffffu;
+  for (int i = 0; i < 4; ++i) {
+    a[i] = pair(values + ((g + i % 2 * 8) * 8 + t + i / 2 * 4) * 2);
+    fragment_b[i] = pair(b + g * 32 + 8 * i + 2 * t);
+  }
+  if (t / 2 == kSelector) {
+    held = 0;
+    for (int i = 0; i < 8; ++i) {
+      held |= static_cast<uint32_t>(columns[(g + i / 4 * 8) * 8 + t % 2 * 4 + i % 4]) << 4 * i;
+    }
+  }
+  float sums[4] = {0, 0, 0, 0};
+  cuda::MmaSparseFp16<kSelector>(sums, a, fragment_b, held);
+  for (int i = 0; i < 4; ++i) d[(g + i / 2 * 8) * 8 + 2 * t + i % 2] = sums[i];
+}
+
+void TestSparseMma() {
+  test::Buffer<uint16_t> values(256), b(256);
+  test::Buffer<uint8_t> columns(128);
+  test::Buffer<float> dense(16 * 32), d(128);
+  for (int64_t i = 0; i < b.size(); ++i) b[i] = FloatToFloat16(static_cast<float>(test::RandomInt(-8, 8)));
+  for (int64_t i = 0; i < dense.size(); ++i) dense[i] = 0;
+  for (int64_t i = 0; i < 128; ++i) {
+    const int64_t first = test::RandomInt(0, 2), second = test::RandomInt(first + 1, 3);
+    columns[i] = static_cast<uint8_t>(first | second << 2);
+    for (int64_t kept = 0; kept < 2; ++kept) {
+      const auto value = static_cast<float>(test::RandomInt(-8, 8));
+      values[2 * i + kept] = FloatToFloat16(value);
+      dense[4 * i + (kept == 0 ? first : second)] = value;
+    }
+  }
+  for (const auto kernel : {SparseMmaKernel<0>, SparseMmaKernel<1>}) {
+    PRISM_CHECK(cuda::Launch(kernel, 1, 32, 0, nullptr, values.data(), columns.data(), b.data(), d.data()) == cudaSuccess,
+                "launch");
+    for (int row = 0; row < 16; ++row) {
+      for (int token = 0; token < 8; ++token) {
+        float expected = 0;
+        for (int k = 0; k < 32; ++k) expected += dense[row * 32 + k] * Float16ToFloat(b[token * 32 + k]);
+        PRISM_CHECK(d[row * 8 + token] == expected, "row %d, token %d", row, token);
+      }
+    }
+  }
+}
+
 void GridKernel(int* counts, int* seen) {
   if (threadIdx.x == 0) atomicAdd(counts, 1);
   cuda::GridBarrier();
@@ -77,6 +126,18 @@ void TestBits() {
   cuda::PrefetchL2(nullptr);
 }
 
+void PairsKernel(const uint32_t* in, float* out) {
+  const float2 pair = cuda::UnpackFp16(cuda::LoadOnce8(in).y);
+  out[0] = pair.x, out[1] = pair.y;
+}
+
+void TestPairs() {
+  alignas(8) const uint32_t in[2] = {0, FloatToFloat16(-1.5f) | static_cast<uint32_t>(FloatToFloat16(0.25f)) << 16};
+  float out[2] = {};
+  cuda::Launch(PairsKernel, 1, 1, 0, nullptr, in, out);
+  PRISM_CHECK(out[0] == -1.5f && out[1] == 0.25f, "%f %f", static_cast<double>(out[0]), static_cast<double>(out[1]));
+}
+
 void SkippedBarrier(int*) {
   if (threadIdx.x < 32) __syncwarp();
   if (threadIdx.x != 5) __syncthreads();
@@ -91,6 +152,12 @@ void UnfinishedCopy(int* from) {
 void PastSharedMemory(int* out) {
   PRISM_DYNAMIC_SMEM(shared);
   *out = shared[512];
+}
+
+void EqualColumns(int*) {
+  const uint32_t zero[4] = {0, 0, 0, 0};
+  float sums[4] = {0, 0, 0, 0};
+  cuda::MmaSparseBf16<0>(sums, zero, zero, 0);
 }
 
 void MustDie(const char* name, void (*kernel)(int*)) {
@@ -126,10 +193,13 @@ void TestMissingBarrierShows() {
 
 int main() {
   TestMma();
+  TestSparseMma();
   TestGridBarrier();
   TestCollectives();
   TestBits();
+  TestPairs();
   MustDie("a barrier that one thread skips", SkippedBarrier);
+  MustDie("a quad whose columns do not rise", EqualColumns);
   MustDie("an asynchronous copy that is not waited for", UnfinishedCopy);
 #if defined(__SANITIZE_ADDRESS__)
   MustDie("a read past shared memory", PastSharedMemory);

@@ -27,6 +27,35 @@ void Mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], ToFloat 
   }
 }
 
+struct SparseFragments {
+  uint32_t a[4], b[4], columns;
+};
+
+// Each product of an element of d picks, by the columns that the selected lanes hold, its two factors of every quad.
+template <class ToFloat>
+void MmaSparse(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[4], uint32_t columns, int selector,
+               ToFloat to_float) {
+  const auto lanes =
+      emulator::Exchange(SparseFragments{{a[0], a[1], a[2], a[3]}, {b[0], b[1], b[2], b[3]}, columns});
+  const auto half = [&](uint32_t pair, int i) { return to_float(static_cast<uint16_t>(pair >> 16 * i)); };
+  const int g = emulator::Lane() / 4, t = emulator::Lane() % 4;
+  for (int i = 0; i < 4; ++i) {
+    const int row = g + 8 * (i / 2), token = 2 * t + i % 2;
+    for (int quad = 0; quad < 8; ++quad) {
+      const uint32_t held = lanes[row % 8 * 4 + 2 * selector + quad / 4].columns;
+      const int shift = 16 * (row / 8) + 4 * (quad % 4);
+      const int column[2] = {static_cast<int>(held >> shift & 3), static_cast<int>(held >> (shift + 2) & 3)};
+      if (column[0] >= column[1]) emulator::Fail("the columns of a quad must rise");
+      for (int kept = 0; kept < 2; ++kept) {
+        const int k = 4 * quad + column[kept];
+        const uint32_t pair_a = lanes[row % 8 * 4 + quad % 4].a[quad / 4 * 2 + row / 8];
+        const uint32_t pair_b = lanes[token * 4 + k % 8 / 2].b[k / 8];
+        d[i] += half(pair_a, kept) * half(pair_b, k % 2);
+      }
+    }
+  }
+}
+
 inline void RequireAligned16(const void* at) {
   if (reinterpret_cast<uintptr_t>(at) % 16 != 0) emulator::Fail("an address is not aligned to 16 bytes");
 }
@@ -49,6 +78,15 @@ inline void MmaBf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2
 }
 inline void MmaFp16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   emulated::Mma(d, a, b, Float16ToFloat);
+}
+
+template <int kSelector>
+void MmaSparseBf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[4], uint32_t columns) {
+  emulated::MmaSparse(d, a, b, columns, kSelector, BFloat16ToFloat);
+}
+template <int kSelector>
+void MmaSparseFp16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[4], uint32_t columns) {
+  emulated::MmaSparse(d, a, b, columns, kSelector, Float16ToFloat);
 }
 
 inline void LoadMatrix4(uint32_t (&r)[4], const void* shared_row) {
@@ -103,11 +141,21 @@ inline uint32_t Permute(uint32_t a, uint32_t b, uint32_t selectors) {
 }
 inline uint32_t AndOr(uint32_t a, uint32_t mask, uint32_t bits) { return (a & mask) | bits; }
 
+inline uint2 LoadOnce8(const void* at) {
+  if (reinterpret_cast<uintptr_t>(at) % 8 != 0) emulator::Fail("an address is not aligned to 8 bytes");
+  uint2 value;
+  std::memcpy(&value, at, sizeof value);
+  return value;
+}
+
 inline uint32_t PackBf16(float low, float high) {
   return FloatToBFloat16(low) | static_cast<uint32_t>(FloatToBFloat16(high)) << 16;
 }
 inline uint32_t PackFp16(float low, float high) {
   return FloatToFloat16(low) | static_cast<uint32_t>(FloatToFloat16(high)) << 16;
+}
+inline float2 UnpackFp16(uint32_t pair) {
+  return {Float16ToFloat(static_cast<uint16_t>(pair)), Float16ToFloat(static_cast<uint16_t>(pair >> 16))};
 }
 inline uint32_t FmaBf16(uint32_t a, uint32_t b, uint32_t c) {
   return emulated::Fma(a, b, c, BFloat16ToFloat, FloatToBFloat16);
