@@ -6,6 +6,7 @@ from .bitmap_dual_shift import BitmapDualShiftWeight
 from .csr import CsrWeight
 from .dual_shift import DualShiftWeight
 from .low_rank import LowRankWeight
+from .permuted import PermutedWeight
 from .sparse24 import Sparse24Weight
 from .sparse24_dual_shift import Sparse24DualShiftWeight
 from .tiered import TieredWeight
@@ -18,6 +19,7 @@ __all__ = [
     "FormatError",
     "LowRankWeight",
     "PackedWeight",
+    "PermutedWeight",
     "Sparse24DualShiftWeight",
     "Sparse24Weight",
     "TieredWeight",

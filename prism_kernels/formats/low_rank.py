@@ -13,6 +13,7 @@ from .bitmap import BitmapWeight
 from .bitmap_dual_shift import BitmapDualShiftWeight
 from .csr import CsrWeight
 from .dual_shift import DualShiftWeight
+from .permuted import PermutedWeight
 from .sparse24 import Sparse24Weight
 from .sparse24_dual_shift import Sparse24DualShiftWeight
 from .tiered import TieredWeight
@@ -25,6 +26,7 @@ BASES: dict[str, type[PackedWeight]] = {
         BitmapWeight,
         CsrWeight,
         DualShiftWeight,
+        PermutedWeight,
         Sparse24DualShiftWeight,
         Sparse24Weight,
         TieredWeight,

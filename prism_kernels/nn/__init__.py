@@ -6,6 +6,7 @@ from .bitmap_linear import BitmapLinear
 from .csr_linear import CsrLinear
 from .dual_shift_linear import DualShiftLinear
 from .low_rank_linear import LowRankLinear
+from .permuted_linear import PermutedLinear
 from .sparse24_dual_shift_linear import Sparse24DualShiftLinear
 from .sparse24_linear import Sparse24Linear
 from .tiered_linear import TieredLinear
@@ -17,6 +18,7 @@ __all__ = [
     "DualShiftLinear",
     "LowRankLinear",
     "PackedLinear",
+    "PermutedLinear",
     "Sparse24DualShiftLinear",
     "Sparse24Linear",
     "TieredLinear",

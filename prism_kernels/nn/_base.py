@@ -43,14 +43,20 @@ class PackedLinear(nn.Module):
         self.out_features, self.in_features = n, k
         self.config: dict[str, Any] = weight.config()
         self.activation_bits = activation_bits
-        self._tensor_names = tuple(weight.tensors())
+        own = self._own_tensors(weight)
+        self._tensor_names = tuple(own)
         self._kernel_tensors = self._KERNEL_TENSORS or self._tensor_names
         self._op_name = self._op()
-        for name, tensor in weight.tensors().items():
+        for name, tensor in own.items():
             self.register_buffer(name, tensor)
         for name, tensor in self._derived(weight).items():
             self.register_buffer(name, tensor, persistent=False)
         self.register_parameter("bias", None if bias is None else nn.Parameter(bias.detach().clone()))
+
+    @classmethod
+    def _own_tensors(cls, weight: PackedWeight) -> dict[str, torch.Tensor]:
+        """The canonical tensors that are this module's buffers; the others are those of a module inside it."""
+        return weight.tensors()
 
     @property
     def activation_bits(self) -> int | None:
@@ -162,8 +168,16 @@ class PackedLinear(nn.Module):
             f"{self.bits_per_weight:.2f} bits/weight, bias={self.bias is not None}{activations}, {self.served_by()}"
         )
 
+    def op_for(self, x: torch.Tensor) -> str:
+        """The op whose crossover decides how this module runs on x, and which serves it where it runs fused."""
+        return self._op_name
+
     def served_by(self) -> str:
-        row = next(r for r in dispatch.explain(self._op()) if r.device == self._device().type or r.device == "cpu")
+        return self._served_by(self._op())
+
+    def _served_by(self, op: str) -> str:
+        rows = {row.device: row for row in dispatch.explain(op)}
+        row = rows.get(self._device().type, rows["cpu"])
         return f"{row.backend} ({row.reason})"
 
     def _device(self) -> torch.device:

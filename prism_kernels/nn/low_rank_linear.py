@@ -14,6 +14,7 @@ from .bitmap_dual_shift_linear import BitmapDualShiftLinear
 from .bitmap_linear import BitmapLinear
 from .csr_linear import CsrLinear
 from .dual_shift_linear import DualShiftLinear
+from .permuted_linear import PermutedLinear
 from .sparse24_dual_shift_linear import Sparse24DualShiftLinear
 from .sparse24_linear import Sparse24Linear
 from .tiered_linear import TieredLinear
@@ -25,6 +26,7 @@ _MODULES: dict[str, type[PackedLinear]] = {
         BitmapLinear,
         CsrLinear,
         DualShiftLinear,
+        PermutedLinear,
         Sparse24DualShiftLinear,
         Sparse24Linear,
         TieredLinear,

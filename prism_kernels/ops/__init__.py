@@ -19,6 +19,8 @@ from .low_rank_linear import low_rank_linear
 from .nm_mask import nm_mask
 from .obs_sweep import obs_sweep
 from .sinkhorn import column_scale, sinkhorn
+from .sparse24_dual_shift_linear import sparse24_dual_shift_linear
+from .sparse24_linear import sparse24_linear
 from .sparse24_pack import sparse24_pack
 from .sparse24_unpack import sparse24_unpack
 from .tiered_linear import tiered_linear
@@ -46,6 +48,8 @@ __all__ = [
     "nm_mask",
     "obs_sweep",
     "sinkhorn",
+    "sparse24_dual_shift_linear",
+    "sparse24_linear",
     "sparse24_pack",
     "sparse24_unpack",
     "tiered_linear",

@@ -27,14 +27,29 @@ class Expected:
 #: Every kernel of csrc/cuda has a line: one without fails the tests.
 KERNELS = {
     "NmMaskKernel": Expected(40),
+    "ObsSweepKernel": Expected(96),
     "Sparse24PackKernel": Expected(64),
     "Sparse24UnpackKernel": Expected(64),
+    "Sparse24FewTokensKernel": Expected(128, (r"HMMA\.SP", r"LDG\.E.*128")),  # a block of 16 warps fits
+    "Sparse24TiledKernel": Expected(200, (r"HMMA\.SP", r"LDG\.E.*128", r"LDSM.*\.4")),
+    "Sparse24SumSplitsKernel": Expected(48),
+    "PanelLinearFewKernel": Expected(168, (r"HMMA\.16816", r"LDG\.E.*128")),  # a block of 12 or 16 warps fits
+    "PanelLinearManyKernel": Expected(255, (r"HMMA\.16816", r"LDGSTS\.E.*128", r"LDS\.128")),  # a block of 8 warps
+    "PanelLinearSumKernel": Expected(40),
+    "QuantizeActivationsKernel": Expected(40),
+    "DualShiftLinearPlainKernel": Expected(128),
     "BitmapMarkKernel": Expected(64),
     "SumPanelOffsetsKernel": Expected(64),
     "BitmapGatherKernel": Expected(64),
     "BitmapDualShiftGatherKernel": Expected(64),
     "BitmapUnpackKernel": Expected(64, (r"STG\.E.*128",)),
     "BitmapDualShiftDequantizeKernel": Expected(96, (r"STG\.E.*128",)),
+    "TokenScalesKernel": Expected(64),
+    "ArrangeFragmentsKernel": Expected(64, (r"STG\.E.*128",)),
+    "BitmapSumKernel": Expected(64),
+    # The largest of its shapes has one block per multiprocessor.
+    "BitmapMmaKernel": Expected(255, (r"LDGSTS\.E.*128", r"LDG\.E.*128", r"HMMA\.16816", r"LDS\.128")),
+    "BitmapPlainKernel": Expected(128),
 }
 
 
@@ -67,8 +82,8 @@ class Usage:
 
 
 def kernel_of(mangled: str) -> str:
-    """ "NmMaskKernel" of a mangled name: the length-prefixed part that ends in Kernel."""
-    for match in re.finditer(r"(\d+)([A-Z]\w*)", mangled):
+    """ "NmMaskKernel" of a mangled name: the length-prefixed part that ends in Kernel, whatever digits precede."""
+    for match in re.finditer(r"(?=(\d+)([A-Z]\w*))", mangled):
         name = match.group(2)[: int(match.group(1))]
         if name.endswith("Kernel"):
             return name

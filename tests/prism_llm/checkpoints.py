@@ -14,6 +14,7 @@ from prism_kernels.nn import (
     CsrLinear,
     DualShiftLinear,
     LowRankLinear,
+    PermutedLinear,
     Sparse24DualShiftLinear,
     Sparse24Linear,
     TieredLinear,
@@ -33,6 +34,7 @@ MORE_MODULES = {
     "tiered": (TieredLinear, {}, True),
     "low_rank": (LowRankLinear, {"rank": 3}, False),
     "low_rank_on_bitmap": (LowRankLinear, {"rank": 3}, False),
+    "permuted": (PermutedLinear, {"base": "bitmap_dual_shift", "bits": 4, "group_size": 16}, True),
 }
 ARCHITECTURES = ("llama", "opt", "qwen2", "qwen3", "gemma", "mistral", "gemma3", "gpt_neox", "phi3")
 RECIPE = {"method": "test", "sparsity": 0.5, "bits": 4, "targets": ["Linear"], "nested": {"a": 1}}
@@ -48,6 +50,8 @@ def pack_linears(model: torch.nn.Module, kind: str) -> torch.nn.Module:
             mask = (ops.nm_mask(scores, 2, 4) if kind.startswith("sparse24") else scores < 0.5) if sparse else None
             if kind == "low_rank_on_bitmap":
                 options = options | {"base": BitmapWeight.pack(linear.weight.detach(), scores < 0.5)}
+            if kind == "permuted":
+                options = options | {"index": torch.randperm(linear.in_features, generator=generator)}
             parent, _, leaf = name.rpartition(".")
             setattr(model.get_submodule(parent), leaf, module.from_linear(linear, mask, **options))
     return model

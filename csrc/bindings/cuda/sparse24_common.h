@@ -25,4 +25,27 @@ inline void CheckSparse24(const Tensor& packed, const Tensor& columns, int64_t n
   }
 }
 
+// What the two linears need around their kernels. The current stream must be set before: it allocates.
+struct SparseCall {
+  DType dtype;
+  int64_t m, k;
+  const void* bias;
+  Tensor y, scratch;
+};
+
+inline SparseCall PrepareSparseCall(const Tensor& x, const std::optional<Tensor>& bias, int64_t n, int64_t scratch_floats, const char* op) {
+  if (bias.has_value()) {
+    CheckTensor(*bias, x.scalar_type(), op, "bias");
+    CheckNumel(*bias, n, op, "bias");
+  }
+  return {FloatDType(x, op, "x"), x.size(0), x.size(1), bias.has_value() ? bias->const_data_ptr() : nullptr,
+          torch::stable::new_empty(x, {x.size(0), n}),
+          torch::stable::new_empty(x, {scratch_floats}, ScalarType::Float)};
+}
+
+inline void CheckSparseActivations(const Tensor& x, const char* op) {
+  STD_TORCH_CHECK(x.dim() == 2 && x.is_contiguous() && FloatDType(x, op, "x") != DType::kFloat32, op,
+                  ": needs 16-bit x [m, k]");
+}
+
 }  // namespace prism
