@@ -10,7 +10,7 @@ namespace {
 struct Decoder {
   PlaneChunks chunks;
   const uint16_t* scale;
-  const uint8_t* zero;  // null unless uniform
+  const uint8_t* zero;  // null where there are levels
   const uint16_t* column_scale;
   uint32_t group_size, groups;
   float levels[16];
@@ -18,26 +18,33 @@ struct Decoder {
   bool aligned;  // rows of the weight begin at multiples of 16 bytes
 };
 
-// Scale and zero point of a row, group by group.
-class RowGrid {
- public:
-  __device__ RowGrid(const Decoder& d, int64_t panel, int row) : d_(d), first_(panel * d.groups), row_(row) {}
-
-  __device__ void MoveTo(uint32_t group) {
-    const int64_t at = first_ + group;
-    scale = BFloat16ToFloat(d_.scale[at * kPanelRows + row_]);
-    if (d_.zero == nullptr) return;
-    const uint8_t* zeros = d_.zero + at * ZeroBytes(d_.chunks.bits);
-    zero = static_cast<float>(d_.chunks.bits > 4 ? zeros[row_] : row_ < 8 ? zeros[row_] & 15 : zeros[row_ - 8] >> 4);
-  }
-
-  float scale = 0.0f, zero = 0.0f;
-
- private:
-  const Decoder& d_;
-  const int64_t first_;
-  const int row_;
+// Of one row and group: 2^23 + zero point, because codes become floats as the mantissa of 2^23 + code (conversions run at an
+// eighth of the rate), and the scale.
+struct RowGrid {
+  float zero, scale;
 };
+
+__device__ RowGrid LoadGrid(const Decoder& d, int64_t panel, uint32_t group, int row) {
+  const int64_t at = panel * d.groups + group;
+  const float scale = BFloat16ToFloat(d.scale[at * kPanelRows + row]);
+  if (d.zero == nullptr) return {0.0f, scale};
+  const uint8_t* zeros = d.zero + at * ZeroBytes(d.chunks.bits);
+  const uint32_t zero = d.chunks.bits > 4 ? zeros[row] : row < 8 ? zeros[row] & 15u : zeros[row - 8] >> 4;
+  return {__uint_as_float(0x4b000000u | zero), scale};
+}
+
+// Column c of eight: (q - z) * s * c or level[q] * s * c.
+template <bool kUniform>
+__device__ float Decode(const uint32_t (&quads)[2], int c, const RowGrid& grid, float factor, const float* levels) {
+  const unsigned byte = c % 4 == 1 ? 2 : c % 4 == 2 ? 1 : c % 4;  // kQuadOrder is its own inverse
+  float step;
+  if constexpr (kUniform) {
+    step = __uint_as_float(__byte_perm(quads[c / 4], 0x4b000000u, 0x7440u | byte)) - grid.zero;
+  } else {
+    step = levels[quads[c / 4] >> 8 * byte & 255u];
+  }
+  return step * grid.scale * factor;
+}
 
 template <DType kDType>
 __device__ void StoreEight(const Decoder& d, int64_t row, int64_t column, const float (&values)[8]) {
@@ -48,26 +55,31 @@ __device__ void StoreEight(const Decoder& d, int64_t row, int64_t column, const 
       if (column + c < d.chunks.k) StoreFloat(values[c], d.weight, kDType, at + c);
     }
   } else if constexpr (kDType == DType::kFloat32) {
-    auto* const to = reinterpret_cast<float4*>(static_cast<float*>(d.weight) + at);
-    to[0] = make_float4(values[0], values[1], values[2], values[3]);
-    if (column + 4 < d.chunks.k) to[1] = make_float4(values[4], values[5], values[6], values[7]);
+    const auto four = [&](int c) {
+      return make_uint4(FloatBits(values[c]), FloatBits(values[c + 1]), FloatBits(values[c + 2]), FloatBits(values[c + 3]));
+    };
+    float* const to = static_cast<float*>(d.weight) + at;
+    Store16(to, four(0));
+    if (column + 4 < d.chunks.k) Store16(to + 4, four(4));
   } else {
     const auto pair = [&](int c) {
       return kDType == DType::kBFloat16 ? PackBf16(values[c], values[c + 1]) : PackFp16(values[c], values[c + 1]);
     };
-    *reinterpret_cast<uint4*>(static_cast<uint16_t*>(d.weight) + at) = make_uint4(pair(0), pair(2), pair(4), pair(6));
+    Store16(static_cast<uint16_t*>(d.weight) + at, make_uint4(pair(0), pair(2), pair(4), pair(6)));
   }
 }
 
-template <DType kDType>
+template <DType kDType, bool kUniform>
 __global__ void __launch_bounds__(kChunkThreads) DualShiftDequantizeKernel(Decoder d) {
   PRISM_DYNAMIC_SMEM(shared);
   auto* const levels = reinterpret_cast<float*>(shared);
+  if constexpr (!kUniform) {
 #pragma unroll
-  for (int i = 0; i < 16; ++i) {
-    if (threadIdx.x == static_cast<unsigned>(i)) levels[i] = d.levels[i];
+    for (int i = 0; i < 16; ++i) {
+      if (threadIdx.x == static_cast<unsigned>(i)) levels[i] = d.levels[i];
+    }
+    __syncthreads();
   }
-  __syncthreads();
   const int64_t index = static_cast<int64_t>(blockIdx.x) * (kChunkThreads / 32) + threadIdx.x / 32;
   if (index >= d.chunks.Count()) return;
   const PlaneChunk chunk(d.chunks, index);
@@ -81,16 +93,17 @@ __global__ void __launch_bounds__(kChunkThreads) DualShiftDequantizeKernel(Decod
 #pragma unroll
   for (int r = 0; r < kChunkRows; ++r) {
     if (chunk.row + r >= d.chunks.n) break;
-    RowGrid grid(d, chunk.panel, chunk.row_in_panel + r);
-    grid.MoveTo(group);
+    RowGrid grid = LoadGrid(d, chunk.panel, group, chunk.row_in_panel + r);
     float values[8];
+    if (one_group) {
 #pragma unroll
-    for (int c = 0; c < 8; ++c) {
-      if (!one_group) grid.MoveTo(min(first + c, last) / d.group_size);
-      const int byte = c % 4 == 1 ? 2 : c % 4 == 2 ? 1 : c % 4;  // kQuadOrder is its own inverse
-      const uint32_t code = chunk.quads[r][c / 4] >> 8 * byte & 255u;
-      const float step = d.zero != nullptr ? static_cast<float>(static_cast<int>(code)) - grid.zero : levels[code];
-      values[c] = step * grid.scale * factors[c];
+      for (int c = 0; c < 8; ++c) values[c] = Decode<kUniform>(chunk.quads[r], c, grid, factors[c], levels);
+    } else {
+#pragma unroll
+      for (int c = 0; c < 8; ++c) {
+        grid = LoadGrid(d, chunk.panel, min(first + c, last) / d.group_size, chunk.row_in_panel + r);
+        values[c] = Decode<kUniform>(chunk.quads[r], c, grid, factors[c], levels);
+      }
     }
     StoreEight<kDType>(d, chunk.row + r, chunk.column, values);
   }
@@ -109,7 +122,8 @@ cudaError_t Run(const DualShiftDequantizeArgs& a, cudaStream_t stream) {
   d.weight = a.weight;
   d.aligned = a.k * DTypeBytes(a.dtype) % 16 == 0 && reinterpret_cast<uintptr_t>(a.weight) % 16 == 0;
   const int64_t blocks = CeilDiv(d.chunks.Count(), int64_t{kChunkThreads / 32});
-  return Launch(DualShiftDequantizeKernel<kDType>, static_cast<unsigned>(blocks), kChunkThreads, 16 * sizeof(float), stream, d);
+  const auto kernel = d.zero != nullptr ? DualShiftDequantizeKernel<kDType, true> : DualShiftDequantizeKernel<kDType, false>;
+  return Launch(kernel, static_cast<unsigned>(blocks), kChunkThreads, 16 * sizeof(float), stream, d);
 }
 
 }  // namespace
