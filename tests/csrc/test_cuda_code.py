@@ -44,6 +44,13 @@ KERNELS = {
     "BitmapDualShiftGatherKernel": Expected(64),
     "BitmapUnpackKernel": Expected(64, (r"STG\.E.*128",)),
     "BitmapDualShiftDequantizeKernel": Expected(96, (r"STG\.E.*128",)),
+    "TopkRowsKernel": Expected(64, (r"ATOMS",)),
+    "TopkHistogramKernel": Expected(64, (r"ATOMS",)),
+    "TopkSelectKernel": Expected(64),
+    "TopkEqualKernel": Expected(64),
+    "TopkMarkKernel": Expected(64),
+    "TopkFillKernel": Expected(40),
+    "BlockScoresKernel": Expected(40),
 }
 
 
