@@ -59,6 +59,13 @@ class InputStatistics:
         """float32 [k], the L2 norm over tokens of each input; read it once all tokens are in."""
         return self.sum_squares.sqrt().float()
 
+    def permuted(self, index: Tensor) -> InputStatistics:
+        """The statistics of the inputs in the order `index`, int64 [k]; the tokens are the same."""
+        result = InputStatistics(0, hessian=False, max_tokens=self.max_tokens)
+        result.tokens, result.sum_squares = self.tokens, self.sum_squares[index]
+        result.gram = None if self.gram is None else self.gram[index].index_select(1, index)
+        return result
+
     def check(self, name: str) -> None:
         """Raises CalibrationError, naming the linear, if no token arrived or a sum is not finite."""
         if self.tokens == 0:

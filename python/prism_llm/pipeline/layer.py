@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from prism_kernels import ops
-from prism_kernels.formats import PackedWeight, TieredWeight
+from prism_kernels.formats import PackedWeight, PermutedWeight, TieredWeight
 from prism_kernels.nn import (
     BitmapDualShiftLinear,
     BitmapLinear,
     DualShiftLinear,
     PackedLinear,
+    PermutedLinear,
     Sparse24DualShiftLinear,
     Sparse24Linear,
     TieredLinear,
@@ -41,6 +42,7 @@ _MODULES: dict[str, type[PackedLinear]] = {
         BitmapDualShiftLinear,
         BitmapLinear,
         DualShiftLinear,
+        PermutedLinear,
         Sparse24DualShiftLinear,
         Sparse24Linear,
         TieredLinear,
@@ -74,6 +76,7 @@ class CompressedWeight:
         """The stages that ran, in order, e.g. "prism > obs_one_shot > prism scale > rtn"."""
         recipe = self.recipe
         stages: list[str] = [recipe.ranking] if recipe.prunes else []
+        stages += [f"{recipe.permute} permutation"] if isinstance(self.packed, PermutedWeight) else []
         stages += [] if recipe.tiers is None else ["tiers"]
         stages += [recipe.compensate] if recipe.needs_gram else []
         if recipe.bits is not None:
@@ -115,8 +118,8 @@ def compress_weight(
     if recipe.tiers is not None:
         return _tier(name, weight.dtype, dense, recipe, statistics, tiers)
     if not recipe.needs_gram:
-        mask = choose_mask(dense, recipe, statistics, pruned) if recipe.prunes else None
-        return _finish(name, weight.dtype, dense, mask, recipe)
+        mask, index = choose_mask(dense, recipe, statistics, pruned) if recipe.prunes else (None, None)
+        return _finish(name, weight.dtype, dense, mask, recipe, index)
     if solver is None:
         raise ValueError(f"compress_weight: solver must be given for {recipe.compensate}, got None ({name})")
     operator = solver.sweep_factor() if recipe.compensate == "obs_sweep" else solver.one_shot_inverse()
@@ -129,8 +132,8 @@ def compress_weight(
     if recipe.compensate == "obs_sweep":
         result = _sweep(name, weight.dtype, dense, recipe, statistics, operator, solver.dead_inputs(), pruned)
     else:
-        mask = choose_mask(dense, recipe, statistics, pruned)
-        result = _finish(name, weight.dtype, obs_one_shot(dense, mask, operator), mask, recipe)
+        mask, index = choose_mask(dense, recipe, statistics, pruned)
+        result = _finish(name, weight.dtype, obs_one_shot(dense, mask, operator), mask, recipe, index)
     result.notes += solver.notes
     return result
 
@@ -187,7 +190,7 @@ def _sweep(
 ) -> CompressedWeight:
     living = torch.where(dead, 0.0, dense)
     adaptive = recipe.score == "sparsegpt" or not recipe.prunes
-    mask = None if adaptive else choose_mask(dense, recipe, statistics, pruned)
+    mask, index = (None, None) if adaptive else choose_mask(dense, recipe, statistics, pruned)
     group_size = recipe.group_size or dense.shape[1]
     grid = None
     if recipe.bits is not None and recipe.round == "joint":
@@ -205,17 +208,30 @@ def _sweep(
     )
     kept = swept.mask if recipe.prunes else None
     if grid is None:
-        return _finish(name, dtype, swept.weight, kept, recipe)
+        return _finish(name, dtype, swept.weight, kept, recipe, index)
     _require_finite(name, "compensated weight", swept.weight)
     assert swept.codes is not None and swept.scale is not None and swept.zero is not None
     options = {"bits": grid.bits, "group_size": group_size, "pattern": recipe.pattern}
-    packed = pack_rounded(swept.codes, kept, swept.scale, swept.zero, grid.column_scale, **options)  # type: ignore[arg-type]
-    return CompressedWeight(packed, kept, recipe)
+    codes, stored, scale = swept.codes, kept, grid.column_scale
+    if index is not None and kept is not None:  # one grid per row: codes go where their columns go
+        codes, stored, scale = codes[:, index], kept[:, index], scale[index]
+    packed = pack_rounded(codes, stored, swept.scale, swept.zero, scale, **options)  # type: ignore[arg-type]
+    return CompressedWeight(_in_order(packed, index), kept, recipe)
 
 
-def _finish(name: str, dtype: torch.dtype, values: Tensor, mask: Tensor | None, recipe: Recipe) -> CompressedWeight:
-    """Rounds to nearest, or stores the survivors in `dtype`."""
+def _finish(
+    name: str,
+    dtype: torch.dtype,
+    values: Tensor,
+    mask: Tensor | None,
+    recipe: Recipe,
+    index: Tensor | None = None,
+) -> CompressedWeight:
+    """Rounds to nearest, or stores the survivors in `dtype`; with `index`, columns are stored in that order."""
     _require_finite(name, "compensated weight", values)
+    if index is not None and mask is not None:
+        ordered = _finish(name, dtype, values[:, index], mask[:, index], recipe)
+        return CompressedWeight(_in_order(ordered.packed, index), mask, recipe)
     if recipe.bits is None:
         assert mask is not None, "a recipe prunes or quantizes"
         _require_finite(name, f"compensated weight in {dtype}", values.to(dtype))
@@ -225,6 +241,10 @@ def _finish(name: str, dtype: torch.dtype, values: Tensor, mask: Tensor | None, 
     grid = {"bits": recipe.bits, "group_size": group_size, "codebook": recipe.codebook, "pattern": recipe.pattern}
     packed = round_to_nearest(values, mask, scale, **grid)  # type: ignore[arg-type]
     return CompressedWeight(packed, mask, recipe)
+
+
+def _in_order(packed: PackedWeight, index: Tensor | None) -> PackedWeight:
+    return packed if index is None else PermutedWeight(index.to(torch.int32), packed)
 
 
 def _require_finite(name: str, what: str, values: Tensor) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from ..pruning.masks import Pattern
+from ..pruning.permutation import Permute
 from ..pruning.tiers import TILE, tier_sparsity
 from .presets import PRESETS
 
@@ -32,6 +33,9 @@ class Recipe(BaseModel):
         pattern: "unstructured", or "n:m" with n KEPT of every m consecutive weights of a row.
         scope: unstructured counts hold per output "row", per "matrix", or "global": one threshold over all chosen
             linears, for the score "magnitude". The score "sparsegpt" has its own rule.
+        permute: order of the input channels in which an n:m pattern is sought: "none", "heuristic" (RIA's reallocation)
+            or "lsa" (linear sum assignment, from there; needs scipy). Made by the producing linears where they can,
+            else by an index that is stored with the weight.
         ratios: "uniform", or "owl": blocks with more outliers stay denser (arXiv 2310.05175), and the mean over all
             chosen weights stays `sparsity`. Unstructured only.
         owl_threshold: M, times the mean score of a block: what is above is an outlier.
@@ -71,6 +75,7 @@ class Recipe(BaseModel):
     sparsity: float = 0.0
     pattern: str = "unstructured"
     scope: Literal["row", "matrix", "global"] = "row"
+    permute: Permute = "none"
     ratios: Literal["uniform", "owl"] = "uniform"
     owl_threshold: float = 5.0
     owl_lambda: float = 0.08
@@ -203,6 +208,13 @@ class Recipe(BaseModel):
             implied = pattern.sparsity
             rule = f"be {implied:g}, which the pattern {self.pattern} implies"
             _require(abs(self.sparsity - implied) < 1e-9, "sparsity", rule, self.sparsity)
+        if self.permute != "none" and self.prunes:
+            _require(pattern.is_structured, "pattern", "be n:m for a permutation", self.pattern)
+            fixed = "be known before the sweep for a permutation (wanda, ria, ...)"
+            _require(self.score != "sparsegpt", "score", fixed, self.score)
+            grouped = self.bits is not None and self.round == "joint" and self.group_size is not None
+            rule = "be None for joint rounding with a permutation (groups would be swept in another order)"
+            _require(not grouped, "group_size", rule, self.group_size)
         if self.ratios != "uniform":
             _require(not pattern.is_structured, "ratios", f"be uniform for the pattern {self.pattern}", self.ratios)
         if self.scope == "global" and self.prunes:
