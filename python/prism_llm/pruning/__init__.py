@@ -2,6 +2,7 @@
 
 from .compensation import SweepResult, obs_one_shot, obs_sweep
 from .hessian import HessianSolver
+from .least_squares import LeastSquaresResult, enough_tokens, least_squares
 from .masks import Pattern, pruned_by, select_mask
 from .ratios import GlobalThreshold, count_outliers, exact_counts, owl_sparsities
 from .scores import clearcut_score, magnitude_score, prism_mask, ria_score, wanda_score, wanda_variant_score
@@ -10,13 +11,16 @@ from .tiers import demote, expand_tiers, map_shape, require_pruned, shrink_tiers
 __all__ = [
     "GlobalThreshold",
     "HessianSolver",
+    "LeastSquaresResult",
     "Pattern",
     "SweepResult",
     "clearcut_score",
     "count_outliers",
     "demote",
+    "enough_tokens",
     "exact_counts",
     "expand_tiers",
+    "least_squares",
     "magnitude_score",
     "map_shape",
     "obs_one_shot",
