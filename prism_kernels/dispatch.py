@@ -134,6 +134,23 @@ def prefers_dense(op: str, x: torch.Tensor) -> bool:
     return x.numel() >= crossover(op, x.device.type) * x.shape[-1]
 
 
+def cusparselt_crossover(op: str) -> int:
+    """Smallest m (tokens) at which cuSPARSELt multiplies instead of `op` and of the dense GEMM on a GPU; 2**31 for
+    never. The table says whether it was measured."""
+    tokens = _TABLE["cusparselt"]["crossovers"].get(op, "never")
+    return _NEVER if tokens == "never" else tokens
+
+
+def uses_cusparselt(op: str) -> bool:
+    """Whether any number of tokens goes to cuSPARSELt, so that it is worth a second copy of the weight."""
+    return cusparselt_crossover(op) < _NEVER
+
+
+def prefers_cusparselt(op: str, x: torch.Tensor) -> bool:
+    """Whether activations x [..., k] go to cuSPARSELt, where the weight has its order."""
+    return x.numel() >= cusparselt_crossover(op) * x.shape[-1]
+
+
 def explain(op: str | None = None) -> list[Served]:
     """What serves each op (or one) on each device of this machine, and why."""
     if op is not None and op not in OP_NAMES:
@@ -163,6 +180,8 @@ def _crossover_note(op: str, device: str, reason: str = "compiled") -> str:
         return reason
     m = crossover(op, device)
     note = "fused for every m" if m == _NEVER else f"fused below m = {m}, decode + dense GEMM from there on"
+    if device == "cuda" and uses_cusparselt(op):
+        note += f", cuSPARSELt from m = {cusparselt_crossover(op)} ({_TABLE['cusparselt']['measured']})"
     return note if reason == "compiled" else f"{reason}; {note}"
 
 

@@ -33,6 +33,11 @@ KERNELS = {
     "Sparse24FewTokensKernel": Expected(128, (r"HMMA\.SP", r"LDG\.E.*128")),  # a block of 16 warps fits
     "Sparse24TiledKernel": Expected(200, (r"HMMA\.SP", r"LDG\.E.*128", r"LDSM.*\.4")),
     "Sparse24SumSplitsKernel": Expected(48),
+    "PanelLinearFewKernel": Expected(168, (r"HMMA\.16816", r"LDG\.E.*128")),  # a block of 12 or 16 warps fits
+    "PanelLinearManyKernel": Expected(255, (r"HMMA\.16816", r"LDGSTS\.E.*128", r"LDS\.128")),  # a block of 8 warps
+    "PanelLinearSumKernel": Expected(40),
+    "QuantizeActivationsKernel": Expected(40),
+    "DualShiftLinearPlainKernel": Expected(128),
     "BitmapMarkKernel": Expected(64),
     "SumPanelOffsetsKernel": Expected(64),
     "BitmapGatherKernel": Expected(64),

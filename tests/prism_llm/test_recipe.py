@@ -106,6 +106,16 @@ WRONG = [
     ({"ratios": "best", "sparsity": 0.5}, "ratios"),
     ({"owl_lambda": 0.5, "sparsity": 0.5}, r"owl_lambda must be in \[0, 0\.5\), got 0\.5"),
     ({"owl_threshold": 0.0, "sparsity": 0.5}, r"owl_threshold must be positive and finite, got 0\.0"),
+    ({"permute": "lsa", "sparsity": 0.5}, "pattern must be n:m for a permutation, got unstructured"),
+    ({"permute": "best", "pattern": "2:4"}, "permute"),
+    (
+        {"method": "sparsegpt", "pattern": "2:4", "permute": "lsa"},
+        "score must be known before the sweep for a permutation .*, got sparsegpt",
+    ),
+    (
+        {"method": "sparsegpt", "score": "wanda", "pattern": "2:4", "permute": "lsa", "bits": 4, "group_size": 64},
+        "group_size must be None for joint rounding with a permutation .*, got 64",
+    ),
     ({"score": "wanda_variant", "pattern": "2:4"}, "pattern must be unstructured for score wanda_variant"),
     (
         {"score": "wanda_variant", "sparsity": 0.5, "scope": "row"},

@@ -94,6 +94,13 @@ __device__ inline uint4 LoadOnce16(const void* at) {
   return value;
 }
 
+// 8 bytes, as above.
+__device__ inline uint2 LoadOnce8(const void* at) {
+  uint2 value;
+  asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0,%1}, [%2];" : "=r"(value.x), "=r"(value.y) : "l"(at));
+  return value;
+}
+
 // ---- pairs of 16-bit floats, low half first -------------------------------------------------------------------------------
 __device__ inline uint32_t PackBf16(float low, float high) {
   uint32_t pair;
@@ -105,6 +112,14 @@ __device__ inline uint32_t PackFp16(float low, float high) {
   uint32_t pair;
   asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
   return pair;
+}
+
+__device__ inline float2 UnpackFp16(uint32_t pair) {
+  float2 values;
+  asm("{.reg .b16 low, high; mov.b32 {low, high}, %2; cvt.f32.f16 %0, low; cvt.f32.f16 %1, high;}"
+      : "=f"(values.x), "=f"(values.y)
+      : "r"(pair));
+  return values;
 }
 
 // a * b + c of each half, rounded once.

@@ -31,6 +31,9 @@ def compress(
         typer.Option(help=f"What ranks weights: magnitude, wanda, ri, ria, clearcut, prism, sparsegpt, ...; {_NONE}."),
     ] = None,
     scope: Annotated[str | None, typer.Option(help=f"Sparsity counts per row, matrix, or global; {_NONE}.")] = None,
+    permute: Annotated[
+        str | None, typer.Option(help="Order of input channels for n:m: none, heuristic, or lsa (needs scipy).")
+    ] = None,
     ratios: Annotated[
         str | None, typer.Option(help="Sparsity of blocks: uniform, or owl (denser where outliers are).")
     ] = None,
@@ -85,6 +88,7 @@ def compress(
         "score": score,
         "scope": scope,
         "ratios": ratios,
+        "permute": permute,
         "ria_exponent": ria_exponent,
         "dataset": dataset,
         "num_calibration_samples": num_samples,

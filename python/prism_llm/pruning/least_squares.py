@@ -1,8 +1,8 @@
 """Exact least squares on a fixed mask: the kept weights whose outputs are nearest to those of the dense layer.
 
 Per row i with kept columns S: minimize (w' - w) H (w' - w)^T over w' that is 0 outside S, whose solution is
-w'_S = H_SS^-1 (H w)_S. Every row has another S, so a direct solution needs one Cholesky factorization per row. Conjugate
-gradients need none: the operator of row i is v -> m_i * (v H), so all rows step together by one matrix product.
+w'_S = H_SS^-1 (H w)_S. Every row has another S, so a direct solution needs one Cholesky factorization per row.
+Conjugate gradients need none: the operator of row i is v -> m_i * (v H), so all rows step together by one product.
 """
 
 from __future__ import annotations

@@ -118,6 +118,18 @@ void TestCollectives() {
   for (int i = 0; i < 64; ++i) PRISM_CHECK(out[i] == sums[i / 32], "lane %d: %f", i, static_cast<double>(out[i]));
 }
 
+void PairsKernel(const uint32_t* in, float* out) {
+  const float2 pair = cuda::UnpackFp16(cuda::LoadOnce8(in).y);
+  out[0] = pair.x, out[1] = pair.y;
+}
+
+void TestPairs() {
+  alignas(8) const uint32_t in[2] = {0, FloatToFloat16(-1.5f) | static_cast<uint32_t>(FloatToFloat16(0.25f)) << 16};
+  float out[2] = {};
+  cuda::Launch(PairsKernel, 1, 1, 0, nullptr, in, out);
+  PRISM_CHECK(out[0] == -1.5f && out[1] == 0.25f, "%f %f", static_cast<double>(out[0]), static_cast<double>(out[1]));
+}
+
 void SkippedBarrier(int*) {
   if (threadIdx.x < 32) __syncwarp();
   if (threadIdx.x != 5) __syncthreads();
@@ -176,6 +188,7 @@ int main() {
   TestSparseMma();
   TestGridBarrier();
   TestCollectives();
+  TestPairs();
   MustDie("a barrier that one thread skips", SkippedBarrier);
   MustDie("a quad whose columns do not rise", EqualColumns);
   MustDie("an asynchronous copy that is not waited for", UnfinishedCopy);

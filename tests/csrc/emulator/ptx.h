@@ -127,11 +127,21 @@ inline uint4 LoadOnce16(const void* at) {
   return value;
 }
 
+inline uint2 LoadOnce8(const void* at) {
+  if (reinterpret_cast<uintptr_t>(at) % 8 != 0) emulator::Fail("an address is not aligned to 8 bytes");
+  uint2 value;
+  std::memcpy(&value, at, sizeof value);
+  return value;
+}
+
 inline uint32_t PackBf16(float low, float high) {
   return FloatToBFloat16(low) | static_cast<uint32_t>(FloatToBFloat16(high)) << 16;
 }
 inline uint32_t PackFp16(float low, float high) {
   return FloatToFloat16(low) | static_cast<uint32_t>(FloatToFloat16(high)) << 16;
+}
+inline float2 UnpackFp16(uint32_t pair) {
+  return {Float16ToFloat(static_cast<uint16_t>(pair)), Float16ToFloat(static_cast<uint16_t>(pair >> 16))};
 }
 inline uint32_t FmaBf16(uint32_t a, uint32_t b, uint32_t c) {
   return emulated::Fma(a, b, c, BFloat16ToFloat, FloatToBFloat16);
