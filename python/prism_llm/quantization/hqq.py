@@ -1,4 +1,4 @@
-"""Half-quadratic zero points (HQQ, Badri and Shaji 2023; "hqq" of huawei-csl/SINQ): a better zero for the same scale."""
+"""Half-quadratic zero points (HQQ, Badri and Shaji 2023; "hqq" of huawei-csl/SINQ): better zeros, same scales."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ def refine_zeros(
     With v = weight / column_scale and the scale s of rounding to nearest, the real zero z starts at -min(0, v) / s.
     Each step rounds, q = clamp(rint(v / s + z), 0, maxq), shrinks the error e = v - (q - z) s to
     sign(e) max(|e| - |e|^(p - 1) / beta, 0) with p = 0.7, beta = 10, |e| within [1e-5, 1e5], and takes as the next z
-    the mean over kept weights of q - (v - shrunk) / s. Each z is rounded to a code and judged by what it really decodes to,
-    group by group; the zero of rounding to nearest is the first, so no group gets worse.
+    the mean over kept weights of q - (v - shrunk) / s. Each z is rounded to a code and judged by what it really decodes
+    to, group by group; the zero of rounding to nearest is the first, so no group gets worse.
 
     Deviations:
-        in-range integer zero: so that a pruned weight is exactly 0 (the original's is a real number).
+        in-range integer zero: so that a pruned weight is exactly 0 (the original's is a real number). Most of the
+            original's gain is in the fraction of its zero: with integers, few groups find a better one.
         one iterate: codes belong to the zero that is kept (the original keeps the best zero but the last codes).
         a group's own best: the original compares the mean error of whole tiles.
 

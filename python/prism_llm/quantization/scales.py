@@ -1,4 +1,4 @@
-"""The column scale c of `w = (q - z) * s * c`, beyond what `prism_kernels.ops.column_scale` finds from the weight alone."""
+"""The column scale c of `w = (q - z) * s * c`, where `prism_kernels.ops.column_scale` does not find it by itself."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def searched_column_scale(
     codebook: str = "uniform",
     search_error: SearchError = "l1",
 ) -> Tensor:
-    """A-SINQ's search (huawei-csl/SINQ, `compute_awq_scale`): of the column scales mu1 / a_alpha, the one whose rounding
+    """A-SINQ's search (huawei-csl/SINQ, `compute_awq_scale`): of 20 column scales mu1 / a_alpha, the one whose rounding
     moves the layer's outputs least.
 
     With mu1 SINQ's column factor and alpha in {0, 0.05, ..., 0.95},
