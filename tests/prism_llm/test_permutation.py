@@ -91,11 +91,12 @@ def test_lsa_keeps_more_than_the_heuristic(generator):
 
 
 def test_a_missing_solver_is_told_before_the_work(monkeypatch):
+    model = tiny_model("llama", layers=1)
     monkeypatch.setitem(sys.modules, "scipy.optimize", None)
     monkeypatch.setattr(DecoderAdapter, "capture", lambda *arguments: pytest.fail("calibration ran"))
     recipe = Recipe(score="wanda", pattern="2:4", permute="lsa")
     with pytest.raises(ModuleNotFoundError, match=r"permute 'lsa' needs scipy \(pip install scipy\)"):
-        compress_(tiny_model("llama", layers=1), recipe, tokens(2, 8))
+        compress_(model, recipe, tokens(2, 8))
 
 
 def test_wrong_arguments_are_named():
