@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 
 from prism_kernels import dispatch
-from prism_kernels.nn import PackedLinear
+from prism_kernels.nn import PackedLinear, Sparse24Linear
 
 from . import verify
 from .harness import Case, Contender, copies_for
 from .peers import Linear
 from .problems import GROUP_SIZE, Request, random_mask, random_weight
-from .targets import BF16, TINYGEMM
+from .targets import BF16, CUSPARSELT, TINYGEMM
 
 _SEED = 20260101
 
@@ -44,6 +44,26 @@ def tinygemm(weight: torch.Tensor) -> Linear:
     pack, mm = torch.ops.aten._convert_weight_to_int4pack, torch.ops.aten._weight_int4pack_mm
     copies = [(pack(pairs, 8), grid.clone()) for _ in range(copies_for(nbytes, "cuda"))]
     return Linear(TINYGEMM, copies, lambda c, x: mm(x, c[0], GROUP_SIZE, c[1]), nbytes, "bf16 x, g = 64", bound=0.15)
+
+
+def cusparselt(weight: torch.Tensor) -> Linear | None:
+    """cuSPARSELt over the same 2:4 weight, its algorithm searched for every number of tokens outside the timing; rows
+    of x are padded to a multiple of 8 inside. None where this torch carries no cuSPARSELt."""
+    if not torch.backends.cusparselt.is_available():
+        return None
+    n, k = weight.shape
+    nbytes = n * k * 9 // 8
+    copies = [torch._cslt_compress(weight.cuda()) for _ in range(copies_for(nbytes, "cuda"))]
+    searched: dict[int, int] = {}  # the check of a contender calls before its calls are captured
+
+    def run(compressed: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        m = x.shape[0]
+        columns = F.pad(x, (0, 0, 0, -m % 8)).t()
+        if m not in searched:
+            searched[m] = int(torch._cslt_sparse_mm_search(compressed, columns, transpose_result=True))
+        return torch._cslt_sparse_mm(compressed, columns, transpose_result=True, alg_id=searched[m])[:m]
+
+    return Linear(CUSPARSELT, copies, run, nbytes, "9.00 bits/weight, algorithm search")
 
 
 def packed(
@@ -100,7 +120,10 @@ def _contender(linear: Linear, op: str, x: torch.Tensor, weight: torch.Tensor) -
         verify.assert_close_to_dense(calls[0](), x, weight, linear.bound)
 
     served_by = "torch"
-    if isinstance(linear.copies[0], PackedLinear):
-        dense = verify.takes_dense_path(linear.copies[0], x)
-        served_by = f"{gpu_backend(op)}, {'decode + GEMM' if dense else 'fused'}"
+    module = linear.copies[0]
+    if isinstance(module, PackedLinear):
+        dense = verify.takes_dense_path(module, x)
+        served_by = f"{gpu_backend(module.op_for(x))}, {'decode + GEMM' if dense else 'fused'}"
+        if isinstance(module, Sparse24Linear) and module.takes_cusparselt(x):
+            served_by = "cuSPARSELt"
     return Contender(linear.name, calls, linear.nbytes, linear.note, check, served_by)

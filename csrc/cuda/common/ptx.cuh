@@ -107,6 +107,25 @@ __device__ inline void Store16(void* at, uint4 value) {
                : "memory");
 }
 
+// Asks for the 128 bytes around `at` in the second-level cache.
+__device__ inline void PrefetchL2(const void* at) { asm volatile("prefetch.global.L2 [%0];" ::"l"(at)); }
+
+// ---- bytes and bits --------------------------------------------------------------------------------------------------------
+// Byte i is the one of (a, b) that nibble i of `selectors` counts, 0 to 7; what lies above the 4 nibbles is ignored. The
+// intrinsic __byte_perm masks its selectors first.
+__device__ inline uint32_t Permute(uint32_t a, uint32_t b, uint32_t selectors) {
+  uint32_t bytes;
+  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(bytes) : "r"(a), "r"(b), "r"(selectors));
+  return bytes;
+}
+
+// a & mask | bits in one instruction, with constants in registers: as an expression of two constants it takes two.
+__device__ inline uint32_t AndOr(uint32_t a, uint32_t mask, uint32_t bits) {
+  uint32_t result;
+  asm("lop3.b32 %0, %1, %2, %3, 0xEA;" : "=r"(result) : "r"(a), "r"(mask), "r"(bits));
+  return result;
+}
+
 // ---- pairs of 16-bit floats, low half first -------------------------------------------------------------------------------
 __device__ inline uint32_t PackBf16(float low, float high) {
   uint32_t pair;

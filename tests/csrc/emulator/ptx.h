@@ -127,6 +127,20 @@ inline uint4 LoadOnce16(const void* at) {
   return value;
 }
 
+inline void PrefetchL2(const void*) {}  // touches nothing, and may ask for anything
+
+inline uint32_t Permute(uint32_t a, uint32_t b, uint32_t selectors) {
+  const uint64_t bytes = static_cast<uint64_t>(b) << 32 | a;
+  uint32_t result = 0;
+  for (int i = 0; i < 4; ++i) {
+    const uint32_t selector = selectors >> 4 * i & 15u;
+    if (selector > 7) emulator::Fail("a selector of Permute above 7");
+    result |= (static_cast<uint32_t>(bytes >> 8 * selector) & 255u) << 8 * i;
+  }
+  return result;
+}
+inline uint32_t AndOr(uint32_t a, uint32_t mask, uint32_t bits) { return (a & mask) | bits; }
+
 inline uint2 LoadOnce8(const void* at) {
   if (reinterpret_cast<uintptr_t>(at) % 8 != 0) emulator::Fail("an address is not aligned to 8 bytes");
   uint2 value;
