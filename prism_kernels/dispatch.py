@@ -110,28 +110,37 @@ def on_triton() -> Iterator[None]:
 # (op, device) -> smallest m at which decode-then-GEMM is faster than the fused kernel. A plain dict, because
 # torch.compile traces the look-up; ops without a compiled kernel are absent: their reference decodes anyway.
 _crossovers: dict[tuple[str, str], int] = {}
+# The same of float32 activations where they have their own: compiled GPU kernels multiply them outside tensor cores.
+_float32_crossovers: dict[tuple[str, str], int] = {}
 #: What "never" in the table means here: more tokens than any call has, and still an int64 when multiplied by k.
 _NEVER = 2**31
 
 
 def _refresh_crossovers() -> None:
     _crossovers.clear()
+    _float32_crossovers.clear()
     for device in _KEYS:
         for op in OP_NAMES:
             if op.endswith("_linear") and has_compiled(op, device):
                 row = cpu_isa() if device == "cpu" else "triton" if op in _triton_serves else "cuda"
                 measured = _TABLE["crossovers"][row][op]
                 _crossovers[op, device] = _NEVER if measured == "never" else measured
+                if row == "cuda" and op in _TABLE["cuda_float32"]:
+                    _float32_crossovers[op, device] = _TABLE["cuda_float32"][op]
 
 
 def crossover(op: str, device: str) -> int:
-    """Smallest m (tokens) at which `op` decodes its weight and calls the dense GEMM on `device`; 2**31 for never."""
+    """Smallest m (tokens) at which `op` decodes its weight and calls the dense GEMM on `device`; 2**31 for never.
+    Of 16-bit activations on a GPU: `cuda_float32` of the table holds those of float32."""
     return _crossovers.get((op, device), 1)
 
 
 def prefers_dense(op: str, x: torch.Tensor) -> bool:
     """Whether `op` on activations x [..., k] decodes its weight and calls the dense GEMM."""
-    return x.numel() >= crossover(op, x.device.type) * x.shape[-1]
+    key = (op, x.device.type)
+    if x.dtype == torch.float32 and key in _float32_crossovers:
+        return x.numel() >= _float32_crossovers[key] * x.shape[-1]
+    return x.numel() >= crossover(*key) * x.shape[-1]
 
 
 def cusparselt_crossover(op: str) -> int:

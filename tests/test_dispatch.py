@@ -33,6 +33,15 @@ def test_never_is_fused_for_every_m(monkeypatch):
     assert dispatch.explain(op)[0].reason.startswith("fused below m = 5")
 
 
+def test_float32_has_its_own_crossover_where_it_misses_tensor_cores(monkeypatch):
+    assert set(TABLE["cuda_float32"]) <= set(TABLE["crossovers"]["cuda"])
+    op = "dual_shift_linear"
+    monkeypatch.setitem(dispatch._crossovers, (op, "cpu"), 9)
+    monkeypatch.setitem(dispatch._float32_crossovers, (op, "cpu"), 3)
+    assert [dispatch.prefers_dense(op, torch.empty(m, 5)) for m in (2, 3)] == [False, True]
+    assert [dispatch.prefers_dense(op, torch.empty(m, 5).bfloat16()) for m in (8, 9)] == [False, True]
+
+
 def test_explain_refuses_an_unknown_op():
     with pytest.raises(ValueError, match=r"explain: op must be one of .*, got 'matmul'"):
         dispatch.explain("matmul")
