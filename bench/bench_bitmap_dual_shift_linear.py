@@ -3,7 +3,7 @@ which it should beat by its bytes, and torch's int4 and int8."""
 
 from prism_kernels.nn import BitmapDualShiftLinear, DualShiftLinear
 
-from . import peers
+from . import gpu_linears, peers
 from .linears import INT4_BOUND, linear_cases, packed
 from .problems import GROUP_SIZE, Request
 from .targets import INT4, INT4_A8, JOINT, JOINT_A8
@@ -24,3 +24,14 @@ def cases(request: Request):
         ]
 
     return linear_cases(OP, make, request)
+
+
+def gpu_cases(request: Request):
+    def make(weight, mask):
+        return [
+            *gpu_linears.both_backends(JOINT, BitmapDualShiftLinear, weight, mask, **OPTIONS),
+            gpu_linears.packed(INT4, DualShiftLinear, weight, mask, **OPTIONS),
+            gpu_linears.tinygemm(weight),
+        ]
+
+    return gpu_linears.linear_cases(OP, make, request)

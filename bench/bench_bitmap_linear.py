@@ -2,7 +2,7 @@
 
 from prism_kernels.nn import BitmapLinear
 
-from . import peers
+from . import gpu_linears, peers
 from .linears import linear_cases, packed
 from .problems import Request
 from .targets import BITMAP
@@ -20,3 +20,10 @@ def cases(request: Request):
         ]
 
     return linear_cases(OP, make, request)
+
+
+def gpu_cases(request: Request):
+    def make(weight, mask):
+        return [*gpu_linears.both_backends(BITMAP, BitmapLinear, weight, mask)]
+
+    return gpu_linears.linear_cases(OP, make, request)

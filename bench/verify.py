@@ -32,7 +32,7 @@ def reference(module: PackedLinear, x: torch.Tensor) -> torch.Tensor:
 
 
 def takes_dense_path(module: PackedLinear, x: torch.Tensor) -> bool:
-    return dispatch.prefers_dense(module._op(), x)
+    return dispatch.prefers_dense(module.op_for(x), x)
 
 
 def quantized_activations(x: torch.Tensor, column_scale: torch.Tensor) -> torch.Tensor:

@@ -168,8 +168,16 @@ class PackedLinear(nn.Module):
             f"{self.bits_per_weight:.2f} bits/weight, bias={self.bias is not None}{activations}, {self.served_by()}"
         )
 
+    def op_for(self, x: torch.Tensor) -> str:
+        """The op whose crossover decides how this module runs on x, and which serves it where it runs fused."""
+        return self._op_name
+
     def served_by(self) -> str:
-        row = next(r for r in dispatch.explain(self._op()) if r.device == self._device().type or r.device == "cpu")
+        return self._served_by(self._op())
+
+    def _served_by(self, op: str) -> str:
+        rows = {row.device: row for row in dispatch.explain(op)}
+        row = rows.get(self._device().type, rows["cpu"])
         return f"{row.backend} ({row.reason})"
 
     def _device(self) -> torch.device:

@@ -50,6 +50,14 @@ def test_compress_options_of_scores(prism, dense, text, tmp_path):
     assert (recipe["score"], recipe["ria_exponent"], recipe["scope"]) == ("ria", 1.0, "row")
     again = parsed(prism(*common, "-o", tmp_path / "c", "--recipe", tmp_path / "b" / "recipe.yaml"))["recipe"]
     assert again == recipe
+    options = ("--method", "clearcut", "--pattern", "2:4", "--permute", "lsa")
+    facts = parsed(prism(*common, "-o", tmp_path / "d", *options))
+    assert (facts["recipe"]["permute"], facts["recipe"]["sparsity"]) == ("lsa", 0.5)
+    assert "permuted" in {m["format"] for m in open_checkpoint(tmp_path / "d").modules.values()}
+    assert parsed(prism("inspect", tmp_path / "d", "--json"))["formats"]["permuted"] > 0
+    assert parsed(prism("eval", tmp_path / "d", "--dataset", text, "--seqlen", 32, "--max-windows", 2, "--json"))
+    facts = parsed(prism(*common, "-o", tmp_path / "e", "--method", "ria", "--ratios", "owl"))
+    assert facts["recipe"]["ratios"] == "owl" and len({x["sparsity"] for x in facts["report"]["linears"]}) > 1
 
 
 def test_eval(prism, dense, text, compressed):
@@ -138,7 +146,7 @@ def test_version(prism):
 
 def test_help_names_every_command_and_option(prism):
     shown = prism("--help").output
-    for command in ("demo", "compress", "finetune", "eval", "generate", "bench", "inspect", "verify", "env"):
+    for command in ("demo", "compress", "finetune", "eval", "study", "generate", "bench", "inspect", "verify", "env"):
         assert command in shown
         assert "--json" in prism(command, "--help").output
 

@@ -30,6 +30,8 @@ USAGE = {
     "pattern": (["--pattern", "2:x"], ["attern", "2:x"]),
     "score": (["--score", "best"], ["score", "'best'"]),
     "scope": (["--scope", "tensor"], ["scope", "'tensor'"]),
+    "permute": (["--permute", "sort", "--pattern", "2:4"], ["permute", "'sort'"]),
+    "permute without n:m": (["--permute", "lsa"], ["pattern must be n:m for a permutation", "unstructured"]),
     "ratios": (["--ratios", "best"], ["ratios", "'best'"]),
     "global": (["--method", "wanda", "--scope", "global"], ["score must be magnitude for scope global", "wanda"]),
     "variant": (["--use-variant", "--score", "ria"], ["--use-variant: must go with the score wanda", "'ria'"]),

@@ -94,3 +94,15 @@ def test_finetune_refuses_what_is_no_checkpoint(prism, dense, compressed, tmp_pa
     assert result.exit_code == 2 and "CHECKPOINT: must be a compressed checkpoint" in result.output
     result = prism("finetune", compressed, "-o", tmp_path / "out")
     assert result.exit_code == 2 and "lossless sparse linears only" in result.output
+
+
+def test_study(prism, dense, text, compressed, tmp_path):
+    options = ("--dataset", text, "--seqlen", 32, "--max-windows", 2, "--new-tokens", 2)
+    facts = parsed(prism("study", dense, *options, "--sparsity", 0.3, "-o", tmp_path / "study.json", "--json"))
+    assert [row["name"] for row in facts["variants"]] == ["dense", "masked", "csr"] and len(facts["layers"]) == 14
+    assert json.loads((tmp_path / "study.json").read_text()) == facts
+    # 16-bit weights with 16-bit indices: at 30 % zeros CSR is larger than dense.
+    assert facts["variants"][2]["linear_bytes"] > facts["variants"][0]["linear_bytes"]
+    shown = prism("study", dense, *options, "--targets", "up_proj", "--csr", "up_proj").stdout
+    assert "masked" in shown and "zeros: mlp" in shown
+    assert prism("study", compressed, *options).exit_code == 2

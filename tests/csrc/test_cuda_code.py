@@ -39,16 +39,38 @@ KERNELS = {
     "CentreColumnsKernel": Expected(96),
     "WriteKernel": Expected(64),
     "Sparse24PackKernel": Expected(64),
-    "Sparse24UnpackKernel": Expected(64),
+    "Sparse24UnpackKernel": Expected(64, (r"STG\.E.*128",)),
     "Sparse24FewTokensKernel": Expected(128, (r"HMMA\.SP", r"LDG\.E.*128")),  # a block of 16 warps fits
-    "Sparse24TiledKernel": Expected(200, (r"HMMA\.SP", r"LDG\.E.*128", r"LDSM.*\.4")),
-    "Sparse24SumSplitsKernel": Expected(48),
+    "Sparse24TiledKernel": Expected(216, (r"HMMA\.SP", r"LDG\.E.*128", r"LDSM.*\.4")),
+    "Sparse24SumSplitsKernel": Expected(64),
+    "PanelLinearFewKernel": Expected(168, (r"HMMA\.16816", r"LDG\.E.*128")),  # a block of 12 or 16 warps fits
+    "PanelLinearManyKernel": Expected(255, (r"HMMA\.16816", r"LDGSTS\.E.*128", r"LDS\.128")),  # a block of 8 warps
+    "PanelLinearSumKernel": Expected(40),
+    "QuantizeActivationsKernel": Expected(40),
+    "DualShiftLinearPlainKernel": Expected(128),
+    "DualShiftDequantizeKernel": Expected(64, (r"LDG\.E.*128", r"STG\.E.*128")),
+    "DualShiftPackKernel": Expected(40),
+    "DualShiftUnpackKernel": Expected(40, (r"LDG\.E.*128", r"STG\.E.*64")),
+    "DualShiftQuantizeKernel": Expected(48),
     "BitmapMarkKernel": Expected(64),
     "SumPanelOffsetsKernel": Expected(64),
     "BitmapGatherKernel": Expected(64),
     "BitmapDualShiftGatherKernel": Expected(64),
     "BitmapUnpackKernel": Expected(64, (r"STG\.E.*128",)),
     "BitmapDualShiftDequantizeKernel": Expected(96, (r"STG\.E.*128",)),
+    "TopkRowsKernel": Expected(64, (r"ATOMS",)),
+    "TopkHistogramKernel": Expected(64, (r"ATOMS",)),
+    "TopkSelectKernel": Expected(64),
+    "TopkEqualKernel": Expected(64),
+    "TopkMarkKernel": Expected(64),
+    "TopkFillKernel": Expected(40),
+    "BlockScoresKernel": Expected(40),
+    "TokenScalesKernel": Expected(64),
+    "ArrangeFragmentsKernel": Expected(64, (r"STG\.E.*128",)),
+    "BitmapSumKernel": Expected(64),
+    # The largest of its shapes has one block per multiprocessor.
+    "BitmapMmaKernel": Expected(255, (r"LDGSTS\.E.*128", r"LDG\.E.*128", r"HMMA\.16816", r"LDS\.128")),
+    "BitmapPlainKernel": Expected(128),
 }
 
 

@@ -175,7 +175,7 @@ def test_a_linear_that_holds_too_few_zeros_fails(generator, monkeypatch):
         require_pruned_as_named("up", packed, 3)
     from prism_llm.pipeline import layer
 
-    everything = lambda dense, *rest: torch.ones_like(dense, dtype=torch.bool)  # noqa: E731
+    everything = lambda dense, *rest: (torch.ones_like(dense, dtype=torch.bool), None)  # noqa: E731
     monkeypatch.setattr(layer, "choose_mask", everything)
     with pytest.raises(RuntimeError, match=r"q_proj: the packed weight must hold the \d+ zeros"):
         compress_(tiny_model("llama", layers=1), "wanda", tokens(2, 16))

@@ -21,6 +21,26 @@ inline void CheckBitmapOnDevice(const Tensor& bitmap, const Tensor& panel_offset
   CheckOnDevice(panel_offsets, stream, op, "panel_offsets");
 }
 
+inline void CheckBiasOnDevice(const std::optional<Tensor>& bias, const Tensor& x, int64_t n, const char* op) {
+  if (!bias.has_value()) return;
+  CheckTensor(*bias, x.scalar_type(), op, "bias");
+  CheckNumel(*bias, n, op, "bias");
+  CheckOnDevice(*bias, x, op, "bias");
+}
+
+// y [m, n] where there are no columns to multiply: every row is the bias, or 0.
+inline Tensor BiasOnly(Tensor y, const std::optional<Tensor>& bias, const CurrentStream& current, const char* op) {
+  const size_t row = static_cast<size_t>(y.size(1) * DTypeBytes(FloatDType(y, op, "x")));
+  auto* const to = static_cast<char*>(y.mutable_data_ptr());
+  for (int64_t i = 0; i < y.size(0); ++i) {
+    char* const at = to + static_cast<size_t>(i) * row;
+    CheckLaunch(bias.has_value() ? cudaMemcpyAsync(at, bias->const_data_ptr(), row, cudaMemcpyDeviceToDevice, current.stream)
+                                 : cudaMemsetAsync(at, 0, row, current.stream),
+                op);
+  }
+  return y;
+}
+
 // The last panel offset, once the kernels before it are done: packing needs a size on the host.
 inline int64_t LastOffset(const Tensor& panel_offsets, cudaStream_t stream, const char* op) {
   int64_t last = 0;

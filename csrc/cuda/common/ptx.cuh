@@ -94,6 +94,38 @@ __device__ inline uint4 LoadOnce16(const void* at) {
   return value;
 }
 
+// 8 bytes, as above.
+__device__ inline uint2 LoadOnce8(const void* at) {
+  uint2 value;
+  asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0,%1}, [%2];" : "=r"(value.x), "=r"(value.y) : "l"(at));
+  return value;
+}
+
+// One store of 16 bytes: the compiler splits some assignments of a uint4 into four.
+__device__ inline void Store16(void* at, uint4 value) {
+  asm volatile("st.global.v4.u32 [%0], {%1,%2,%3,%4};" ::"l"(at), "r"(value.x), "r"(value.y), "r"(value.z), "r"(value.w)
+               : "memory");
+}
+
+// Asks for the 128 bytes around `at` in the second-level cache.
+__device__ inline void PrefetchL2(const void* at) { asm volatile("prefetch.global.L2 [%0];" ::"l"(at)); }
+
+// ---- bytes and bits --------------------------------------------------------------------------------------------------------
+// Byte i is the one of (a, b) that nibble i of `selectors` counts, 0 to 7; what lies above the 4 nibbles is ignored. The
+// intrinsic __byte_perm masks its selectors first.
+__device__ inline uint32_t Permute(uint32_t a, uint32_t b, uint32_t selectors) {
+  uint32_t bytes;
+  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(bytes) : "r"(a), "r"(b), "r"(selectors));
+  return bytes;
+}
+
+// a & mask | bits in one instruction, with constants in registers: as an expression of two constants it takes two.
+__device__ inline uint32_t AndOr(uint32_t a, uint32_t mask, uint32_t bits) {
+  uint32_t result;
+  asm("lop3.b32 %0, %1, %2, %3, 0xEA;" : "=r"(result) : "r"(a), "r"(mask), "r"(bits));
+  return result;
+}
+
 // ---- pairs of 16-bit floats, low half first -------------------------------------------------------------------------------
 __device__ inline uint32_t PackBf16(float low, float high) {
   uint32_t pair;
@@ -105,6 +137,14 @@ __device__ inline uint32_t PackFp16(float low, float high) {
   uint32_t pair;
   asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
   return pair;
+}
+
+__device__ inline float2 UnpackFp16(uint32_t pair) {
+  float2 values;
+  asm("{.reg .b16 low, high; mov.b32 {low, high}, %2; cvt.f32.f16 %0, low; cvt.f32.f16 %1, high;}"
+      : "=f"(values.x), "=f"(values.y)
+      : "r"(pair));
+  return values;
 }
 
 // a * b + c of each half, rounded once.

@@ -24,6 +24,7 @@ class InputStatistics:
     Attributes:
         tokens: how many tokens were added.
         sum_squares: float64 [k], sum over tokens of x_j^2.
+        sum_abs: float64 [k], sum over tokens of |x_j|; only where `gram` is.
         gram: float32 [k, k], X^T X, or None.
     """
 
@@ -38,6 +39,7 @@ class InputStatistics:
         self.tokens = 0
         self.max_tokens = max_tokens
         self.sum_squares = torch.zeros(in_features, dtype=torch.float64, device=device)
+        self.sum_abs = torch.zeros_like(self.sum_squares)
         self.gram = torch.zeros(in_features, in_features, device=device) if hessian else None
 
     def add(self, inputs: Tensor) -> None:
@@ -52,12 +54,21 @@ class InputStatistics:
         rows = rows.float()
         self.sum_squares += rows.square().sum(0, dtype=torch.float64)
         if self.gram is not None:
+            self.sum_abs += rows.abs().sum(0, dtype=torch.float64)
             self.gram.addmm_(rows.T, rows)
 
     @cached_property
     def norms(self) -> Tensor:
         """float32 [k], the L2 norm over tokens of each input; read it once all tokens are in."""
         return self.sum_squares.sqrt().float()
+
+    def permuted(self, index: Tensor) -> InputStatistics:
+        """The statistics of the inputs in the order `index`, int64 [k]; the tokens are the same."""
+        result = InputStatistics(0, hessian=False, max_tokens=self.max_tokens)
+        result.tokens, result.sum_squares = self.tokens, self.sum_squares[index]
+        result.sum_abs = self.sum_abs[index]
+        result.gram = None if self.gram is None else self.gram[index].index_select(1, index)
+        return result
 
     def check(self, name: str) -> None:
         """Raises CalibrationError, naming the linear, if no token arrived or a sum is not finite."""

@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from . import bench, compress, demo, env, evaluate, finetune, generate, inspect, verify
+from . import bench, compress, demo, env, evaluate, finetune, generate, inspect, study, verify
 from .exits import FAILURE, INTERRUPTED, Terminated, code_of, one_line
 from .output import configure_logging
 
@@ -75,7 +75,7 @@ def _main(
     pass
 
 
-for _module in (demo, compress, finetune, evaluate, generate, bench, inspect, verify, env):
+for _module in (demo, compress, finetune, evaluate, study, generate, bench, inspect, verify, env):
     _module.register(app)
 
 

@@ -30,16 +30,21 @@ class BlockSource(Protocol):
 
 
 def allocate(
-    adapter: DecoderAdapter, plan: Plan, recipe: Recipe, inputs: CapturedInputs | None, store: BlockSource
+    adapter: DecoderAdapter,
+    plan: Plan,
+    recipe: Recipe,
+    inputs: CapturedInputs | None,
+    store: BlockSource,
+    experts: set[str],
 ) -> Allocation:
     """The allocation of a recipe: by itself ("uniform"), after one pass over the dense model (ratios "owl"), or after
-    two over its weights (scope "global"). Passes hold one block at a time."""
+    two over its weights (scope "global"). Passes hold one block at a time. Calibration need not reach `experts`."""
     if recipe.prunes and recipe.scope == "global":
         return _global(plan, recipe, store)
     if recipe.prunes and recipe.ratios == "owl":
         if inputs is None:
             raise ValueError("allocate: inputs must be given for ratios owl, got None")
-        return _owl(adapter, plan, recipe, inputs, store)
+        return _owl(adapter, plan, recipe, inputs, store, experts)
     return lambda name, weight: None
 
 
@@ -56,7 +61,14 @@ def _global(plan: Plan, recipe: Recipe, store: BlockSource) -> Allocation:
     return lambda name, weight: threshold.pruned(weight)
 
 
-def _owl(adapter: DecoderAdapter, plan: Plan, recipe: Recipe, inputs: CapturedInputs, store: BlockSource) -> Allocation:
+def _owl(
+    adapter: DecoderAdapter,
+    plan: Plan,
+    recipe: Recipe,
+    inputs: CapturedInputs,
+    store: BlockSource,
+    experts: set[str],
+) -> Allocation:
     """Counts by OWL from the dense model's own activations, as the original."""
     hidden, counted = list(inputs.hidden), {}
     for index, linears in enumerate(plan):
@@ -67,9 +79,10 @@ def _owl(adapter: DecoderAdapter, plan: Plan, recipe: Recipe, inputs: CapturedIn
             following.append(adapter.run_block(index, h, inputs.calls[batch][index]))
 
         if linears:
-            collector = StatisticsCollector(linears, max_tokens=recipe.max_tokens)
+            collector = StatisticsCollector(linears, max_tokens=recipe.max_tokens, optional=experts)
             collector.run(lambda h=h, b=b: forward(h, b) for b, h in enumerate(hidden))  # type: ignore[misc]
-            layers = [(linear.weight.detach(), collector.statistics[n].norms) for n, linear in linears.items()]
+            known, silent = collector.statistics, torch.zeros(())  # an expert without tokens has no outliers
+            layers = [(m.weight.detach(), known[n].norms if n in known else silent) for n, m in linears.items()]
             counted[index] = count_outliers(layers, recipe.owl_threshold)
         else:
             for batch, h in enumerate(hidden):

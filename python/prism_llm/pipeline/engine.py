@@ -14,8 +14,9 @@ from prism_kernels.swap import matches, replace_module, select_linears
 
 from ..calibration import CalibrationError, InputStatistics, StatisticsCollector
 from ..models import CapturedInputs, DecoderAdapter, evaluation_mode, expose_linears
-from ..pruning import HessianSolver
+from ..pruning import HessianSolver, require_solver
 from .allocation import Allocation, allocate, least_pruned, require_pruned_as_named
+from .folding import fold_permutations
 from .layer import compress_weight, without_calibration
 from .recipe import Recipe
 from .report import CompressionReport, LinearReport, relative_error
@@ -27,6 +28,7 @@ _ALL_LINEARS: tuple[str, ...] = Recipe.model_fields["targets"].default
 
 # Enough for efficient matrix products, few enough that one batch's activations stay small beside a block.
 _TOKENS_PER_BATCH = 4096
+_PROBE_TOKENS = 32
 
 
 class BlockStore(Protocol):
@@ -68,6 +70,7 @@ def compress_blocks(
     one block are in memory.
     """
     started = time.perf_counter()
+    require_solver(recipe.permute)
     adapter = DecoderAdapter(model)
     plan, left, experts = _plan(adapter, recipe)
     _check_tier_maps(tiers, [name for linears in plan for name in linears])
@@ -75,15 +78,20 @@ def compress_blocks(
     if calibration is not None and not recipe.needs_calibration:
         report.notes.append("calibration not used: the recipe is data-free")
     with evaluation_mode(model):
-        inputs = None
+        inputs = probe = None
         if recipe.needs_calibration:
             batches = list(_batches(model, calibration))
             store.load(0)
             inputs = adapter.capture(batches)
-        allocation = allocate(adapter, plan, recipe, inputs, store)
+        if recipe.prunes and recipe.permute != "none":
+            store.load(0)
+            probe = adapter.capture([_probe_tokens(model)])
+        allocation = allocate(adapter, plan, recipe, inputs, store, experts)
         for index, linears in enumerate(plan):
             store.load(index)
-            modules = _compress_block(adapter, index, linears, recipe, inputs, report, tiers or {}, allocation, experts)
+            modules = _compress_block(
+                adapter, index, linears, recipe, inputs, report, tiers or {}, allocation, experts, probe
+            )
             if inputs is not None and index + 1 < len(plan):
                 for batch, calls in enumerate(inputs.calls):
                     inputs.hidden[batch] = adapter.run_block(index, inputs.hidden[batch], calls[index])
@@ -106,6 +114,7 @@ def _compress_block(
     tiers: Mapping[str, Tensor],
     allocation: Allocation,
     experts: set[str],
+    probe: CapturedInputs | None,
 ) -> dict[str, PackedLinear]:
     """Replaces `linears` of one block, and empties the dict; statistics are freed with the last linear they serve."""
     statistics: dict[str, InputStatistics] = {}
@@ -118,6 +127,7 @@ def _compress_block(
         collector.run(lambda h=h, c=c: adapter.run_block(index, h, c[index]) for h, c in calls)  # type: ignore[misc]
         statistics, groups = collector.statistics, collector.groups()
         del collector
+    folded = fold_permutations(adapter, index, linears, recipe, statistics, probe) if probe is not None else {}
     modules: dict[str, PackedLinear] = {}
     for group in groups:
         shared = statistics.get(group[0])
@@ -125,7 +135,12 @@ def _compress_block(
         for name in group:
             linear, map_ = linears[name], tiers.get(name)
             pruned = allocation(name, linear.weight)
-            modules[name] = _compress_linear(adapter.model, name, linear, recipe, shared, solver, report, map_, pruned)
+            own, notes = recipe, []
+            if name in folded:
+                own, notes = recipe.replace(permute="none"), [folded[name]]
+            modules[name] = _compress_linear(
+                adapter.model, name, linear, own, shared, solver, report, map_, pruned, notes
+            )
             statistics.pop(name, None)
     ordered = {name: modules[name] for name in linears}
     linears.clear()  # the dense weights must not outlive their block
@@ -142,6 +157,7 @@ def _compress_linear(
     report: CompressionReport,
     tiers: Tensor | None,
     pruned: int | None,
+    notes: list[str],
 ) -> PackedLinear:
     started = time.perf_counter()
     unseen = recipe.needs_calibration and statistics is None
@@ -174,7 +190,7 @@ def _compress_linear(
             error_measure=measure,
             tokens=0 if statistics is None else statistics.tokens,
             seconds=seconds,
-            notes=tuple(result.notes),
+            notes=(*notes, *result.notes),
         )
     )
     return module
@@ -249,6 +265,13 @@ def _require_coverage(adapter: DecoderAdapter, elsewhere: dict[str, nn.Parameter
 
 def _count_parameters(adapter: DecoderAdapter) -> int:
     return sum(p.numel() for block in adapter.blocks for p in block.parameters())
+
+
+def _probe_tokens(model: nn.Module) -> Tensor:
+    """Token ids [1, few] on which a block is compared with itself; which ones does not matter."""
+    embedding = model.get_input_embeddings().weight  # type: ignore[operator]
+    length = min(_PROBE_TOKENS, model_context(model) or _PROBE_TOKENS)
+    return (torch.arange(length, device=embedding.device) % embedding.shape[0])[None]
 
 
 def _batches(model: nn.Module, calibration: Tensor | None) -> Sequence[Tensor] | Iterator[Tensor]:

@@ -2,29 +2,39 @@
 
 from .compensation import SweepResult, obs_one_shot, obs_sweep
 from .hessian import HessianSolver
+from .least_squares import LeastSquaresResult, enough_tokens, least_squares
 from .masks import Pattern, pruned_by, select_mask
+from .permutation import FindOrder, Permute, find_permutation, permuted_mask, require_solver, within_heads
 from .ratios import GlobalThreshold, count_outliers, exact_counts, owl_sparsities
 from .scores import clearcut_score, magnitude_score, prism_mask, ria_score, wanda_score, wanda_variant_score
 from .tiers import demote, expand_tiers, map_shape, require_pruned, shrink_tiers, tier_counts, tier_mask, tier_sparsity
 
 __all__ = [
+    "FindOrder",
     "GlobalThreshold",
     "HessianSolver",
+    "LeastSquaresResult",
     "Pattern",
+    "Permute",
     "SweepResult",
     "clearcut_score",
     "count_outliers",
     "demote",
+    "enough_tokens",
     "exact_counts",
     "expand_tiers",
+    "find_permutation",
+    "least_squares",
     "magnitude_score",
     "map_shape",
     "obs_one_shot",
     "obs_sweep",
     "owl_sparsities",
+    "permuted_mask",
     "prism_mask",
     "pruned_by",
     "require_pruned",
+    "require_solver",
     "ria_score",
     "select_mask",
     "shrink_tiers",
@@ -33,4 +43,5 @@ __all__ = [
     "tier_sparsity",
     "wanda_score",
     "wanda_variant_score",
+    "within_heads",
 ]

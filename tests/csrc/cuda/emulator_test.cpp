@@ -118,6 +118,26 @@ void TestCollectives() {
   for (int i = 0; i < 64; ++i) PRISM_CHECK(out[i] == sums[i / 32], "lane %d: %f", i, static_cast<double>(out[i]));
 }
 
+void TestBits() {
+  PRISM_CHECK(__funnelshift_r(0x89abcdefu, 0x01234567u, 4) == 0x789abcdeu, "a shift of 4");
+  PRISM_CHECK(__funnelshift_r(1u, 2u, 0) == 1u && __funnelshift_r(1u, 2u, 32) == 1u, "shifts wrap at 32");
+  PRISM_CHECK(cuda::Permute(0x33221100u, 0x77665544u, 0xffff0742u) == 0x00774422u, "four bytes");
+  PRISM_CHECK(cuda::AndOr(0xffu, 0x0fu, 0x100u) == 0x10fu, "and, or");
+  cuda::PrefetchL2(nullptr);
+}
+
+void PairsKernel(const uint32_t* in, float* out) {
+  const float2 pair = cuda::UnpackFp16(cuda::LoadOnce8(in).y);
+  cuda::Store16(out, make_uint4(__float_as_uint(pair.x), __float_as_uint(pair.y), 0, 0));
+}
+
+void TestPairs() {
+  alignas(8) const uint32_t in[2] = {0, FloatToFloat16(-1.5f) | static_cast<uint32_t>(FloatToFloat16(0.25f)) << 16};
+  alignas(16) float out[4] = {};
+  cuda::Launch(PairsKernel, 1, 1, 0, nullptr, in, out);
+  PRISM_CHECK(out[0] == -1.5f && out[1] == 0.25f, "%f %f", static_cast<double>(out[0]), static_cast<double>(out[1]));
+}
+
 void SkippedBarrier(int*) {
   if (threadIdx.x < 32) __syncwarp();
   if (threadIdx.x != 5) __syncthreads();
@@ -176,6 +196,8 @@ int main() {
   TestSparseMma();
   TestGridBarrier();
   TestCollectives();
+  TestBits();
+  TestPairs();
   MustDie("a barrier that one thread skips", SkippedBarrier);
   MustDie("a quad whose columns do not rise", EqualColumns);
   MustDie("an asynchronous copy that is not waited for", UnfinishedCopy);

@@ -127,11 +127,40 @@ inline uint4 LoadOnce16(const void* at) {
   return value;
 }
 
+inline void PrefetchL2(const void*) {}  // touches nothing, and may ask for anything
+
+inline uint32_t Permute(uint32_t a, uint32_t b, uint32_t selectors) {
+  const uint64_t bytes = static_cast<uint64_t>(b) << 32 | a;
+  uint32_t result = 0;
+  for (int i = 0; i < 4; ++i) {
+    const uint32_t selector = selectors >> 4 * i & 15u;
+    if (selector > 7) emulator::Fail("a selector of Permute above 7");
+    result |= (static_cast<uint32_t>(bytes >> 8 * selector) & 255u) << 8 * i;
+  }
+  return result;
+}
+inline uint32_t AndOr(uint32_t a, uint32_t mask, uint32_t bits) { return (a & mask) | bits; }
+
+inline uint2 LoadOnce8(const void* at) {
+  if (reinterpret_cast<uintptr_t>(at) % 8 != 0) emulator::Fail("an address is not aligned to 8 bytes");
+  uint2 value;
+  std::memcpy(&value, at, sizeof value);
+  return value;
+}
+
+inline void Store16(void* at, uint4 value) {
+  emulated::RequireAligned16(at);
+  std::memcpy(at, &value, sizeof value);
+}
+
 inline uint32_t PackBf16(float low, float high) {
   return FloatToBFloat16(low) | static_cast<uint32_t>(FloatToBFloat16(high)) << 16;
 }
 inline uint32_t PackFp16(float low, float high) {
   return FloatToFloat16(low) | static_cast<uint32_t>(FloatToFloat16(high)) << 16;
+}
+inline float2 UnpackFp16(uint32_t pair) {
+  return {Float16ToFloat(static_cast<uint16_t>(pair)), Float16ToFloat(static_cast<uint16_t>(pair >> 16))};
 }
 inline uint32_t FmaBf16(uint32_t a, uint32_t b, uint32_t c) {
   return emulated::Fma(a, b, c, BFloat16ToFloat, FloatToBFloat16);

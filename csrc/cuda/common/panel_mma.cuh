@@ -1,0 +1,154 @@
+// The shared skeleton of linears over panels of 16 rows on tensor cores: y[m, n] = x[m, k] @ weight[n, k]^T. A format brings
+// a Source, which turns the stored bytes of one panel into tensor-core fragments; everything else is here and in
+// panel_mma_few.cuh (m <= 16) and panel_mma_many.cuh (tiles of 64 tokens). panel_mma_launch.cuh chooses and launches.
+//
+// Fragments. The weight is operand A of m16n8k16, tokens are the columns of B. k is a dummy index, permuted alike in A and
+// B: of a block of 32 columns, lane (g = lane / 4, t = lane % 4) takes columns 8t..8t+7, so that its B fragments of both
+// k16 steps are one 16-byte read of x[token g]. Rows are permuted too: fragment row g is row 2g of the panel, fragment row
+// g + 8 is row 2g + 1, so that a lane reads and writes neighbouring rows.
+//   a[0] = {row 2g: columns (0, 1), row 2g + 1: (0, 1), row 2g: (2, 3), row 2g + 1: (2, 3)}   of the lane's eight columns
+//   a[1] = the same of columns (4, 5) and (6, 7)
+//
+// A Source is a class that every lane of a warp holds (members are registers, the same calls are made by all 32 lanes):
+//   using Args                     what the kernel gets by value: pointers and sizes, trivially copyable
+//   struct Words                   what a lane loads for one block of 32 columns
+//   static constexpr bool kScaled  whether float32 sums are multiplied by Scales() once per group of columns
+//   static constexpr int kSharedBytes   shared memory of one Source, a multiple of 16; may be 0
+//   static constexpr int kFewWarps      warps of a block at m <= 16: 16 where two Words and all else fit 128 registers, or 12
+//   Source(const Args&, int64_t panel, int64_t begin, int64_t end, unsigned char* shared)
+//       opens `panel` for the blocks [begin, end) of a split of k; begin < end, or the Source is never called
+//   void Load(int64_t block, Words&)            starts the loads of a block
+//   Fragment Decode<Arithmetic>(int64_t block, const Words&)
+//   void Scales(const Words&, float (&)[2])     of rows 2g and 2g + 1, for the group of that block; only if kScaled
+// Load is called for begin, begin + 1, ... up to end - 1, each once and in this order, Decode likewise, some blocks later:
+// a Source of a variable-length stream advances its position in Load or in Decode, never both. Nothing else is promised
+// about how calls interleave. Both may use warp collectives. The same panel may be opened by several warps, and two Sources
+// of one warp may be the same panel (the last one, repeated), whose result is then dropped.
+//
+// A Fragment multiplies itself: Multiply<Arithmetic>(d, b), d the float32 sums of [16 rows, 8 tokens] and b the lane's
+// four pairs of x. DenseFragment is the one described above.
+//
+// Weights past k must not matter: x is 0 there. Rows past n are computed and not stored.
+#pragma once
+#include "../../common/panels.h"
+#include "ptx.cuh"
+
+namespace prism::cuda {
+
+// What is multiplied: x, already rounded to 16 bits, and the pairs that a Source makes.
+struct BFloat16Arithmetic {
+  static constexpr DType kDType = DType::kBFloat16;
+  static __device__ void Multiply(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) { MmaBf16(d, a, b); }
+  static __device__ uint32_t Fma(uint32_t a, uint32_t b, uint32_t c) { return FmaBf16(a, b, c); }
+  static __device__ uint32_t Pack(float low, float high) { return PackBf16(low, high); }
+  static __device__ uint32_t Scale(uint32_t x, uint32_t column_scale) { return FmaBf16(x, column_scale, 0x80008000u); }
+};
+
+struct Float16Arithmetic {
+  static constexpr DType kDType = DType::kFloat16;
+  static __device__ void Multiply(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) { MmaFp16(d, a, b); }
+  static __device__ uint32_t Fma(uint32_t a, uint32_t b, uint32_t c) { return FmaFp16(a, b, c); }
+  static __device__ uint32_t Pack(float low, float high) { return PackFp16(low, high); }
+  static __device__ uint32_t Scale(uint32_t x, uint32_t column_scale) {  // of bfloat16; the product is exact in float32
+    const float2 values = UnpackFp16(x);
+    return PackFp16(values.x * __uint_as_float(column_scale << 16), values.y * __uint_as_float(column_scale & 0xffff0000u));
+  }
+};
+
+struct DenseFragment {
+  uint32_t a[2][4];
+
+  template <class Arithmetic>
+  __device__ void Multiply(float (&d)[4], const uint32_t (&b)[4]) const {
+    Arithmetic::Multiply(d, a[0], {b[0], b[1]});
+    Arithmetic::Multiply(d, a[1], {b[2], b[3]});
+  }
+};
+
+struct PanelLinearArgs {
+  const void* x = nullptr;                 // [m, k] of the arithmetic's dtype
+  const uint16_t* column_scale = nullptr;  // bfloat16 [k]; x * column_scale is rounded to the dtype of x; null: 1
+  const float* token_scale = nullptr;      // [m]; null: 1
+  const void* bias = nullptr;              // [n] of y_dtype, or null
+  void* y = nullptr;                       // [m, n] of y_dtype
+  DType y_dtype = DType::kBFloat16;
+  int64_t m = 0, n = 0, k = 0;
+  int64_t group_blocks = 0;    // blocks of 32 columns that share a scale; 0: the whole row
+  float* workspace = nullptr;  // float32, PanelLinearWorkspace() elements; null where there are none
+  // Set by the launch.
+  bool x_aligned = false, column_scale_aligned = false;  // whether rows are whole 16-byte vectors at aligned addresses
+  int splits = 1;
+};
+
+// Panels that one warp multiplies together: they share its fragments of x.
+inline constexpr int kPanelsPerWarp = 2;
+
+// Eight 16-bit values of a row of length k from `column` on, 0 past its end.
+__device__ inline uint4 LoadEight(const uint16_t* row, int64_t column, int64_t k, bool aligned) {
+  uint4 eight = make_uint4(0, 0, 0, 0);
+  if (column >= k) return eight;
+  if (aligned) return __ldg(reinterpret_cast<const uint4*>(row + column));
+  uint32_t values[8];
+  for (int i = 0; i < 8; ++i) values[i] = column + i < k ? row[column + i] : 0u;
+  eight = make_uint4(values[0] | values[1] << 16, values[2] | values[3] << 16, values[4] | values[5] << 16,
+                     values[6] | values[7] << 16);
+  return eight;
+}
+
+template <class Arithmetic>
+__device__ uint4 ScaleEight(uint4 x, uint4 scale) {
+  return make_uint4(Arithmetic::Scale(x.x, scale.x), Arithmetic::Scale(x.y, scale.y), Arithmetic::Scale(x.z, scale.z),
+                    Arithmetic::Scale(x.w, scale.w));
+}
+
+// The float32 sum of one output, finished: token scale, bias, one rounding.
+__device__ inline void StoreOutput(const PanelLinearArgs& a, int64_t token, int64_t row, float sum) {
+  if (a.token_scale != nullptr) sum *= a.token_scale[token];
+  if (a.bias != nullptr) sum += LoadFloat(a.bias, a.y_dtype, row);
+  StoreFloat(sum, a.y, a.y_dtype, token * a.n + row);
+}
+
+// Sums of kPanelsPerWarp panels x kTiles * 8 tokens, in the layout of d. Where a Source has scales, `group` collects the
+// current group and `total` the groups before it.
+template <bool kScaled, int kTiles>
+struct PanelSums {
+  float group[kPanelsPerWarp][kTiles][4] = {};
+  float total[kScaled ? kPanelsPerWarp : 1][kScaled ? kTiles : 1][4] = {};
+
+  __device__ void CloseGroup(int panel, const float (&scale)[2]) {
+    if constexpr (kScaled) {
+#pragma unroll
+      for (int j = 0; j < kTiles; ++j) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          total[panel][j][i] = __fmaf_rn(group[panel][j][i], scale[i / 2], total[panel][j][i]);
+          group[panel][j][i] = 0.0f;
+        }
+      }
+    }
+  }
+
+  __device__ float At(int panel, int tile, int i) const {
+    if constexpr (kScaled) return total[panel][tile][i];
+    return group[panel][tile][i];
+  }
+};
+
+// Counts blocks down to the end of their group.
+class GroupEnd {
+ public:
+  __device__ GroupEnd(int64_t group_blocks, int64_t begin, int64_t end)
+      : length_(group_blocks), left_(group_blocks - begin % group_blocks), end_(end) {}
+
+  // Whether a group, or the split, ends with `block`; called once per block.
+  __device__ bool At(int64_t block) {
+    if (--left_ > 0) return block + 1 == end_;
+    left_ = length_;
+    return true;
+  }
+
+ private:
+  int64_t length_, left_, end_;
+};
+
+}  // namespace prism::cuda

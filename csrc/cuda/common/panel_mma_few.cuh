@@ -1,0 +1,139 @@
+// At most 16 tokens: a block takes two panels, its warps split k and add their sums in the order of the warps through
+// shared memory. Nothing is shared before that: each warp reads ahead into registers, FewDepth() blocks of 32 columns deep, so
+// that a multiprocessor has 2 KiB of 4-bit codes per warp under way.
+//
+// Bound: the bytes of the weight, read once. Instructions per 512 weights of 4 bits and 8 tokens: about 45, of which 2
+// tensor core; at the bandwidth of an H200 there is time for about 60.
+#pragma once
+#include "panel_mma.cuh"
+
+namespace prism::cuda {
+
+inline constexpr int kFewRowStride = 36;  // floats; 32 rows, padded so that stores meet no bank twice
+
+// Blocks read ahead: what the registers hold.
+template <class Source>
+PRISM_HOST_DEVICE constexpr int FewDepth(int tiles) {
+  return tiles > 1 ? 2 : Source::kFewWarps > 12 ? 4 : 3;
+}
+
+template <class Source, int kTiles>
+struct FewSlot {
+  typename Source::Words words[kPanelsPerWarp];
+  uint4 x[kTiles], column_scale;
+};
+
+// One warp's share of k.
+template <class Source, class Arithmetic, int kTiles>
+class FewWarp {
+ public:
+  __device__ FewWarp(const typename Source::Args& weight, const PanelLinearArgs& a, int64_t panel, int64_t begin,
+                     int64_t end, unsigned char* shared)
+      : a_(a),
+        sources_{Source(weight, panel, begin, end, shared),
+                 Source(weight, min(panel + 1, NumPanels(a.n) - 1), begin, end, shared + Source::kSharedBytes)},
+        group_end_(a.group_blocks, begin, end) {}
+
+  __device__ void Load(int64_t block, FewSlot<Source, kTiles>& slot) {
+#pragma unroll
+    for (int p = 0; p < kPanelsPerWarp; ++p) sources_[p].Load(block, slot.words[p]);
+    const int lane = threadIdx.x % 32;
+    const int64_t column = block * kBlockColumns + lane % 4 * 8;
+#pragma unroll
+    for (int j = 0; j < kTiles; ++j) {
+      const int64_t token = 8 * j + lane / 4;
+      slot.x[j] = make_uint4(0, 0, 0, 0);
+      if (token < a_.m) slot.x[j] = LoadEight(static_cast<const uint16_t*>(a_.x) + token * a_.k, column, a_.k, a_.x_aligned);
+    }
+    if (a_.column_scale != nullptr) slot.column_scale = LoadEight(a_.column_scale, column, a_.k, a_.column_scale_aligned);
+  }
+
+  __device__ void Multiply(int64_t block, const FewSlot<Source, kTiles>& slot, PanelSums<Source::kScaled, kTiles>& sums) {
+    uint32_t b[kTiles][4];
+#pragma unroll
+    for (int j = 0; j < kTiles; ++j) {
+      uint4 x = slot.x[j];
+      if (a_.column_scale != nullptr) x = ScaleEight<Arithmetic>(x, slot.column_scale);
+      b[j][0] = x.x, b[j][1] = x.y, b[j][2] = x.z, b[j][3] = x.w;
+    }
+    const bool closes = Source::kScaled && group_end_.At(block);
+#pragma unroll
+    for (int p = 0; p < kPanelsPerWarp; ++p) {
+      const auto fragment = sources_[p].template Decode<Arithmetic>(block, slot.words[p]);
+#pragma unroll
+      for (int j = 0; j < kTiles; ++j) fragment.template Multiply<Arithmetic>(sums.group[p][j], b[j]);
+      if constexpr (Source::kScaled) {
+        if (closes) {
+          float scale[2];
+          sources_[p].Scales(slot.words[p], scale);
+          sums.CloseGroup(p, scale);
+        }
+      }
+    }
+  }
+
+ private:
+  const PanelLinearArgs& a_;
+  Source sources_[kPanelsPerWarp];
+  GroupEnd group_end_;
+};
+
+// Sums of this warp to shared memory: [tokens, kFewRowStride], row r of the pair of panels at r.
+template <bool kScaled, int kTiles>
+__device__ void KeepSums(const PanelSums<kScaled, kTiles>& sums, float* kept) {
+  const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+#pragma unroll
+  for (int p = 0; p < kPanelsPerWarp; ++p) {
+#pragma unroll
+    for (int j = 0; j < kTiles; ++j) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        auto* at = kept + (8 * j + 2 * t + i) * kFewRowStride + static_cast<int>(kPanelRows) * p + 2 * g;
+        *reinterpret_cast<float2*>(at) = make_float2(sums.At(p, j, i), sums.At(p, j, i + 2));
+      }
+    }
+  }
+}
+
+// Grid: pairs of panels. Shared memory: the warps' sums [warps, 8 * kTiles, kFewRowStride], then kSharedBytes of each Source.
+template <class Source, class Arithmetic, int kTiles>
+__global__ void __launch_bounds__(Source::kFewWarps * 32) PanelLinearFewKernel(typename Source::Args weight, PanelLinearArgs a) {
+  constexpr int kDepth = FewDepth<Source>(kTiles);
+  constexpr int kSumsPerWarp = 8 * kTiles * kFewRowStride;
+  PRISM_DYNAMIC_SMEM(shared);
+  auto* const kept = reinterpret_cast<float*>(shared);
+  const int warp = threadIdx.x / 32, warps = blockDim.x / 32;
+  const int64_t panel = static_cast<int64_t>(blockIdx.x) * kPanelsPerWarp, blocks = NumBlocks32(a.k);
+  const int64_t begin = blocks * warp / warps, end = blocks * (warp + 1) / warps;
+  PanelSums<Source::kScaled, kTiles> sums;
+  if (begin < end) {
+    unsigned char* const own = shared + warps * kSumsPerWarp * 4 + warp * kPanelsPerWarp * Source::kSharedBytes;
+    FewWarp<Source, Arithmetic, kTiles> work(weight, a, panel, begin, end, own);
+    FewSlot<Source, kTiles> slots[kDepth];
+#pragma unroll
+    for (int i = 0; i < kDepth; ++i) {
+      if (begin + i < end) work.Load(begin + i, slots[i]);
+    }
+    for (int64_t first = begin; first < end; first += kDepth) {
+#pragma unroll
+      for (int i = 0; i < kDepth; ++i) {
+        const int64_t block = first + i;
+        if (block >= end) break;
+        work.Multiply(block, slots[i], sums);
+        if (block + kDepth < end) work.Load(block + kDepth, slots[i]);
+      }
+    }
+  }
+  KeepSums(sums, kept + warp * kSumsPerWarp);
+  __syncthreads();
+  for (int i = threadIdx.x; i < 8 * kTiles * 32; i += blockDim.x) {
+    const int token = i / 32;
+    const int64_t row = panel * kPanelRows + i % 32;
+    if (token >= a.m || row >= a.n) continue;
+    float sum = 0.0f;
+    for (int w = 0; w < warps; ++w) sum += kept[w * kSumsPerWarp + token * kFewRowStride + i % 32];
+    StoreOutput(a, token, row, sum);
+  }
+}
+
+}  // namespace prism::cuda

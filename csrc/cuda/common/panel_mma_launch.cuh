@@ -1,0 +1,45 @@
+// Which kernel of panel_mma.cuh runs, and its launch. Needs m, n and k of at least 1. panel_mma_sum.cu adds the sums of
+// split k.
+#pragma once
+#include "panel_mma_few.cuh"
+#include "panel_mma_many.cuh"
+#include "panel_mma_plan.cuh"
+
+namespace prism::cuda {
+
+// y = the sums of split k in order, finished.
+cudaError_t PanelLinearSum(const PanelLinearArgs& args, cudaStream_t stream);
+
+template <class Source, class Arithmetic, int kTiles>
+cudaError_t LaunchFew(const typename Source::Args& weight, const PanelLinearArgs& a, cudaStream_t stream) {
+  const int64_t sets = CeilDiv(NumPanels(a.n), kPanelsPerWarp), share = CeilDiv(NumBlocks32(a.k), int64_t{4});
+  const int warps = static_cast<int>(min(share, static_cast<int64_t>(Source::kFewWarps)));
+  const size_t shared = static_cast<size_t>(warps) * (8 * kTiles * kFewRowStride * 4 + kPanelsPerWarp * Source::kSharedBytes);
+  return Launch(PanelLinearFewKernel<Source, Arithmetic, kTiles>, static_cast<unsigned>(sets),
+                static_cast<unsigned>(warps * 32), shared, stream, weight, a);
+}
+
+template <class Source, class Arithmetic>
+cudaError_t LaunchMany(const typename Source::Args& weight, const PanelLinearArgs& a, cudaStream_t stream) {
+  const int64_t tiles = CeilDiv(a.m, kManyTokens) * CeilDiv(NumPanels(a.n), kManyPanels);
+  const size_t shared = static_cast<size_t>(kManyStages * kManyStageBytes + kManyPanels * Source::kSharedBytes);
+  const cudaError_t error = Launch(PanelLinearManyKernel<Source, Arithmetic>,
+                                   dim3(static_cast<unsigned>(tiles), static_cast<unsigned>(a.splits)), kManyThreads,
+                                   shared, stream, weight, a);
+  return error != cudaSuccess || a.workspace == nullptr ? error : PanelLinearSum(a, stream);
+}
+
+// args.workspace: PanelLinearWorkspace(m, n, k) floats.
+template <class Source, class Arithmetic>
+cudaError_t LaunchPanelLinear(const typename Source::Args& weight, PanelLinearArgs a, cudaStream_t stream) {
+  if (a.group_blocks == 0) a.group_blocks = NumBlocks32(a.k);
+  const auto aligned = [](const void* at) { return reinterpret_cast<uintptr_t>(at) % 16 == 0; };
+  a.x_aligned = a.k % 8 == 0 && aligned(a.x);
+  a.column_scale_aligned = a.k % 8 == 0 && aligned(a.column_scale);
+  a.splits = PanelLinearSplits(a.m, a.n, a.k);
+  if (a.m <= 8) return LaunchFew<Source, Arithmetic, 1>(weight, a, stream);
+  if (a.m <= kFewTokens) return LaunchFew<Source, Arithmetic, 2>(weight, a, stream);
+  return LaunchMany<Source, Arithmetic>(weight, a, stream);
+}
+
+}  // namespace prism::cuda
