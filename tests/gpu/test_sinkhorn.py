@@ -27,7 +27,8 @@ SHAPES = [
 
 def problem(shape, generator, density=0.5):
     b, n, k = shape
-    uneven = (
+    rows, columns = torch.randn(b, n, 1, generator=generator), torch.randn(b, 1, k, generator=generator)
+    uneven = (0.5 * (rows + columns)).exp()
         torch.randn(b, n, 1, generator=generator).mul(0.5).exp()
         * torch.randn(b, 1, k, generator=generator).mul(0.5).exp()
     )
