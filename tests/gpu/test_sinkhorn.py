@@ -29,9 +29,6 @@ def problem(shape, generator, density=0.5):
     b, n, k = shape
     rows, columns = torch.randn(b, n, 1, generator=generator), torch.randn(b, 1, k, generator=generator)
     uneven = (0.5 * (rows + columns)).exp()
-        torch.randn(b, n, 1, generator=generator).mul(0.5).exp()
-        * torch.randn(b, 1, k, generator=generator).mul(0.5).exp()
-    )
     mask = torch.rand(shape, generator=generator) < density
     if min(n, k) > 5:
         mask[:, 2], mask[..., 3] = False, False
