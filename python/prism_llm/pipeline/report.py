@@ -111,7 +111,7 @@ class CompressionReport:
 
 
 def relative_error(dense: Tensor, decoded: Tensor, statistics: InputStatistics | None) -> tuple[float, ErrorMeasure]:
-    """How far `decoded` (float32 [n, k]) is from `dense` (any float dtype), by the best measure that `statistics` allow.
+    """How far `decoded` (float32 [n, k]) is from `dense` (any dtype), by the best measure that `statistics` allow.
 
     Some rows at a time, so that copies stay small."""
     gram = None if statistics is None else statistics.gram
