@@ -28,6 +28,16 @@ class Expected:
 KERNELS = {
     "NmMaskKernel": Expected(40),
     "ObsSweepKernel": Expected(96),
+    "PrepareColumnsKernel": Expected(64),
+    "PrepareRowsKernel": Expected(64),
+    "UnitKernel": Expected(64),
+    "StartKernel": Expected(64),
+    "SumKernel": Expected(128, (r"LDGSTS\.E.*128",)),  # blocks of 512 threads
+    "FinishColumnsKernel": Expected(96),
+    "SinqStepKernel": Expected(96),
+    "SquareColumnsKernel": Expected(64),
+    "CentreColumnsKernel": Expected(96),
+    "WriteKernel": Expected(64),
     "Sparse24PackKernel": Expected(64),
     "Sparse24UnpackKernel": Expected(64, (r"STG\.E.*128",)),
     "Sparse24FewTokensKernel": Expected(128, (r"HMMA\.SP", r"LDG\.E.*128")),  # a block of 16 warps fits
@@ -38,6 +48,10 @@ KERNELS = {
     "PanelLinearSumKernel": Expected(40),
     "QuantizeActivationsKernel": Expected(40),
     "DualShiftLinearPlainKernel": Expected(128),
+    "DualShiftDequantizeKernel": Expected(64, (r"LDG\.E.*128", r"STG\.E.*128")),
+    "DualShiftPackKernel": Expected(40),
+    "DualShiftUnpackKernel": Expected(40, (r"LDG\.E.*128", r"STG\.E.*64")),
+    "DualShiftQuantizeKernel": Expected(48),
     "BitmapMarkKernel": Expected(64),
     "SumPanelOffsetsKernel": Expected(64),
     "BitmapGatherKernel": Expected(64),
