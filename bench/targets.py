@@ -13,6 +13,9 @@ INT4PACK = "torch int4pack"
 LINEAR_DYNAMIC = "torch linear_dynamic"
 TORCH_CSR = "torch CSR fp32"
 TINYGEMM = "torch tinygemm int4"
+#: Ends the name of a contender that runs the Triton kernel, whatever serves its op.
+ON_TRITON = ", on Triton"
+CUSPARSELT = "torch cuSPARSELt"
 LARGE_SHAPES = ((14336, 4096), (4096, 14336))
 SMALL_SHAPE = (4096, 4096)
 SMALL_SHARE = 0.8
@@ -89,6 +92,9 @@ TARGETS = (
     Target(INT4, BF16, dict(zip(EVERY_GPU_M, (2.1, 2.1, 2.0, 1.4, 0.7, 0.85, 0.9), strict=True)), "cuda",
            shapes=(SMALL_SHAPE,)),
     Target(INT4, TINYGEMM, dict.fromkeys(EVERY_GPU_M, 1.0), "cuda"),
+    Target(SPARSE24, BF16, {1: 1.55, 4: 1.55, 16: 1.5, 64: 1.4, 2048: 1.25}, "cuda", shapes=LARGE_SHAPES),
+    Target(SPARSE24_INT4, BF16, {1: 3.4, 4: 3.4, 16: 3.2, 64: 2.2, 2048: 0.9}, "cuda", shapes=LARGE_SHAPES),
+    Target(SPARSE24, CUSPARSELT, dict.fromkeys(EVERY_GPU_M, 1.0), "cuda", shapes=LARGE_SHAPES),
     Target(BITMAP, BF16, {1: 1.5, 4: 1.5, 16: 1.4, 64: 1.1, 2048: 0.9}, "cuda", shapes=LARGE_SHAPES),
     Target(JOINT, BF16, {1: 3.2, 4: 3.2, 16: 2.8, 64: 1.6, 2048: 0.9}, "cuda", shapes=LARGE_SHAPES),
     Target(JOINT, INT4, {1: 1.1}, "cuda", shapes=LARGE_SHAPES),
@@ -100,6 +106,8 @@ TARGETS = (
 #: The whole model (bench_model): tokens per second relative to dense, and bytes of the linears relative to dense.
 MODEL_SPEED = {INT4: 3.0, JOINT: 3.0}
 MODEL_BYTES = {INT4: 0.29, JOINT: 0.23}
+#: The 8 B model on a GPU (gpu_model).
+GPU_MODEL_SPEED = {INT4: 2.3, SPARSE24_INT4: 2.3, JOINT: 2.3}
 
 
 def verdicts(

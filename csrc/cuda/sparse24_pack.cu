@@ -1,5 +1,6 @@
 // One thread per step of two neighbouring rows, 2 x 32 weights: it owns both words of their columns, and all of its pairs or
-// all four words of its codes. Runs once per weight, when it lands on the device; nothing here is tuned.
+// all four words of its codes. Packing runs once per weight, when it lands on the device, and is not tuned. Unpacking comes
+// before every dense product: it stores 16 bytes at once, 64 to a row; its bound is the bytes of the dense weight.
 #include "sparse24_pack.cuh"
 
 #include "common/launch.cuh"
@@ -77,33 +78,50 @@ __global__ void Sparse24PackKernel(const Element* __restrict__ weight, const boo
   }
 }
 
+// A quad of 16-bit elements as two words, of codes as the bytes of one; element c of it is that half of `pair`, or 0.
+__device__ uint32_t ElementOf(uint32_t pair, uint32_t held, uint32_t column) {
+  return column == (held & 3) ? pair & 0xffffu : column == (held >> 2 & 3) ? pair >> 16 : 0;
+}
+
+// Words of 4 bytes of 2 x 32 weights; `vectors`: rows begin at multiples of 16 bytes, and so full ones are stored.
 template <class Element>
 __global__ void Sparse24UnpackKernel(const uint32_t* __restrict__ pairs, const uint32_t* __restrict__ columns, int64_t n,
-                                     int64_t k, int64_t tiles, int64_t units, Element* __restrict__ weight,
-                                     bool* __restrict__ stored) {
+                                     int64_t k, int64_t tiles, int64_t units, bool vectors, Element* __restrict__ weight) {
+  constexpr int kQuadWords = sizeof(Element), kStepWords = kSparseStepQuads * kQuadWords;
   const int64_t index = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (index >= units) return;
   const Unit unit = UnitOf(index, tiles);
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
-    const int64_t row = unit.row + h;
+    uint32_t step[kStepWords];
 #pragma unroll
     for (int quad = 0; quad < kSparseStepQuads; ++quad) {
-      const int64_t column = unit.column + kQuadColumns * quad, at = row * k + column;
-      const int width = row < n ? static_cast<int>(Width(column, k)) : 0;
       const SparsePlace place = PlaceOf(unit.g, h, unit.step, quad);
       const uint32_t held = columns[unit.tile * 32 + place.columns_lane] >> place.columns_bit;
-      uint32_t pair;
-      if (sizeof(Element) == 2) {
-        pair = pairs[((unit.tile * 2 + unit.step) * 32 + place.lane) * 4 + place.reg];
+      if constexpr (sizeof(Element) == 2) {
+        const uint32_t pair = pairs[((unit.tile * 2 + unit.step) * 32 + place.lane) * 4 + place.reg];
+        step[2 * quad] = ElementOf(pair, held, 0) | ElementOf(pair, held, 1) << 16;
+        step[2 * quad + 1] = ElementOf(pair, held, 2) | ElementOf(pair, held, 3) << 16;
       } else {
-        pair = pairs[(unit.tile * 32 + place.lane) * 2 + unit.step] >> 4 * place.reg & 0x000f000fu;
+        const uint32_t pair = pairs[(unit.tile * 32 + place.lane) * 2 + unit.step] >> 4 * place.reg & 0x000f000fu;
+        step[quad] = ElementOf(pair, held, 0) | ElementOf(pair, held, 1) << 8 | ElementOf(pair, held, 2) << 16 |
+                     ElementOf(pair, held, 3) << 24;
       }
-      const int first = static_cast<int>(held & 3), second = static_cast<int>(held >> 2 & 3);
-      for (int i = 0; i < width; ++i) {
-        stored[at + i] = i == first || i == second;
-        weight[at + i] = static_cast<Element>(i == second ? pair >> 16 : i == first ? pair & 0xffffu : 0);
+    }
+    const int64_t row = unit.row + h;
+    if (row >= n) continue;
+    Element* const out = weight + row * k + unit.column;
+    if (vectors && unit.column + kSparseStepColumns <= k) {
+#pragma unroll
+      for (int i = 0; i < kStepWords; i += 4) {
+        reinterpret_cast<uint4*>(out)[i / 4] = make_uint4(step[i], step[i + 1], step[i + 2], step[i + 3]);
       }
+      continue;
+    }
+#pragma unroll
+    for (int c = 0; c < kSparseStepColumns; ++c) {
+      constexpr int kPerWord = 4 / sizeof(Element);
+      if (unit.column + c < k) out[c] = static_cast<Element>(step[c / kPerWord] >> 8 * sizeof(Element) * (c % kPerWord));
     }
   }
 }
@@ -128,12 +146,13 @@ cudaError_t Pack(const Element* weight, const bool* mask, int64_t n, int64_t k, 
 }
 
 template <class Element>
-cudaError_t Unpack(const uint32_t* pairs, const uint32_t* columns, int64_t n, int64_t k, Element* weight, bool* stored,
+cudaError_t Unpack(const uint32_t* pairs, const uint32_t* columns, int64_t n, int64_t k, Element* weight,
                    cudaStream_t stream) {
+  const bool vectors = k * sizeof(Element) % 16 == 0 && reinterpret_cast<uintptr_t>(weight) % 16 == 0;
   const Work work = WorkOf(n, k);
   if (work.units == 0) return cudaSuccess;
   return Launch(Sparse24UnpackKernel<Element>, work.blocks, kThreads, 0, stream, pairs, columns, n, k, work.tiles,
-                work.units, weight, stored);
+                work.units, vectors, weight);
 }
 
 }  // namespace
@@ -149,13 +168,13 @@ cudaError_t Sparse24PackCodes(const uint8_t* codes, const bool* mask, int64_t n,
 }
 
 cudaError_t Sparse24Unpack(const uint16_t* values, const uint32_t* columns, int64_t n, int64_t k, uint16_t* weight,
-                           bool* stored, cudaStream_t stream) {
-  return Unpack(reinterpret_cast<const uint32_t*>(values), columns, n, k, weight, stored, stream);
+                           cudaStream_t stream) {
+  return Unpack(reinterpret_cast<const uint32_t*>(values), columns, n, k, weight, stream);
 }
 
 cudaError_t Sparse24UnpackCodes(const uint32_t* words, const uint32_t* columns, int64_t n, int64_t k, uint8_t* codes,
-                                bool* stored, cudaStream_t stream) {
-  return Unpack(words, columns, n, k, codes, stored, stream);
+                                cudaStream_t stream) {
+  return Unpack(words, columns, n, k, codes, stream);
 }
 
 }  // namespace prism::cuda

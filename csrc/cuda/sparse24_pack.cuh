@@ -17,8 +17,8 @@ cudaError_t Sparse24PackCodes(const uint8_t* codes, const bool* mask, int64_t n,
                               uint32_t* columns, cudaStream_t stream);
 
 cudaError_t Sparse24Unpack(const uint16_t* values, const uint32_t* columns, int64_t n, int64_t k, uint16_t* weight,
-                           bool* stored, cudaStream_t stream);
+                           cudaStream_t stream);
 cudaError_t Sparse24UnpackCodes(const uint32_t* words, const uint32_t* columns, int64_t n, int64_t k, uint8_t* codes,
-                                bool* stored, cudaStream_t stream);
+                                cudaStream_t stream);
 
 }  // namespace prism::cuda

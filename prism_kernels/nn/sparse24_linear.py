@@ -46,12 +46,18 @@ class Sparse24Linear(Sparse24LinearBase, BitmapLinear):
     def _takes(self, x: torch.Tensor) -> bool:
         return self._buffers["packed"] is not None and x.dtype == self.values.dtype
 
+    def takes_cusparselt(self, x: torch.Tensor) -> bool:
+        """Whether `forward` gives x to cuSPARSELt."""
+        many = self._buffers["compressed"] is not None and dispatch.prefers_cusparselt(self._DEVICE_OP, x)
+        if not (many and self._takes(x)):
+            return False
+        trained = x.requires_grad or (self.bias is not None and self.bias.requires_grad)
+        return not (trained and torch.is_grad_enabled())
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        compressed = self._buffers["compressed"]
-        if compressed is not None and self._takes(x) and dispatch.prefers_cusparselt(self._DEVICE_OP, x):
-            bias = self.bias
-            if not torch.is_grad_enabled() or not (x.requires_grad or (bias is not None and bias.requires_grad)):
-                return _cusparselt.multiply(x, compressed, self._algorithms, bias, self.out_features)
+        if self.takes_cusparselt(x):
+            compressed = self._buffers["compressed"]
+            return _cusparselt.multiply(x, compressed, self._algorithms, self.bias, self.out_features)  # type: ignore[arg-type]
         return super().forward(x)
 
     def fused(self, x: torch.Tensor) -> torch.Tensor:

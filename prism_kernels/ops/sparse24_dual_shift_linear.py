@@ -9,6 +9,7 @@ from ._define import define
 from ._dual_shift import require_grid_tensors
 from ._linear import run_linear
 from ._sparse24 import VALUE_DTYPES, require_packed
+from .sparse24_unpack import stored_elements
 
 #: Codes of any other width run as a bitmap: what the kernel multiplies are nibbles.
 BITS = 4
@@ -33,7 +34,8 @@ def _backward(ctx, grad):
     grad_x = grad_bias = None
     if ctx.needs_input_grad[0]:
         codes, columns, scale, zero, column_scale = ctx.saved_tensors
-        steps, stored = torch.ops.prism.sparse24_unpack.default(codes, columns, *ctx.shape)
+        steps = torch.ops.prism.sparse24_unpack.default(codes, columns, *ctx.shape)
+        stored = stored_elements(columns, *ctx.shape)
         weight = decode_codes(steps, stored, scale, zero, ctx.group_size) * column_scale.float()
         grad_x = grad @ weight.to(ctx.dtype)
     if ctx.needs_input_grad[6]:

@@ -24,7 +24,7 @@ def _setup_context(ctx, inputs, output) -> None:
 def _backward(ctx, grad):
     grad_x = grad_bias = None
     if ctx.needs_input_grad[0]:
-        grad_x = grad @ torch.ops.prism.sparse24_unpack.default(*ctx.saved_tensors, *ctx.shape)[0]
+        grad_x = grad @ torch.ops.prism.sparse24_unpack.default(*ctx.saved_tensors, *ctx.shape)
     if ctx.needs_input_grad[3]:
         grad_bias = grad.sum(0)
     return grad_x, None, None, grad_bias, None

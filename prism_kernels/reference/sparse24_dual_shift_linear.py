@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from .panels import panels_to_rows, unpack_zero
-from .sparse24_unpack import sparse24_unpack
+from .sparse24_unpack import sparse24_stored, sparse24_unpack
 
 
 def decode_codes(
@@ -30,7 +30,8 @@ def sparse24_dual_shift_linear(
 ) -> torch.Tensor:
     """x [m, k] -> [m, n] in x.dtype; x * column_scale is rounded to x.dtype, the sums are those of float32."""
     dtype = torch.promote_types(x.dtype, torch.float32)
-    unpacked = sparse24_unpack(codes, columns, n, x.shape[-1])
-    weight = decode_codes(*unpacked, scale, zero, group_size).to(dtype)
+    shape = (n, x.shape[-1])
+    steps, stored = sparse24_unpack(codes, columns, *shape), sparse24_stored(columns, *shape)
+    weight = decode_codes(steps, stored, scale, zero, group_size).to(dtype)
     scaled = (x.to(dtype) * column_scale.to(dtype)).to(x.dtype).to(dtype)
     return F.linear(scaled, weight, None if bias is None else bias.to(dtype)).to(x.dtype)

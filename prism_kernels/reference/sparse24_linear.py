@@ -11,5 +11,5 @@ def sparse24_linear(
 ) -> torch.Tensor:
     """x [m, k] -> [m, n] in x.dtype."""
     dtype = torch.promote_types(x.dtype, torch.float32)
-    weight, _ = sparse24_unpack(values, columns, n, x.shape[-1])
+    weight = sparse24_unpack(values, columns, n, x.shape[-1])
     return F.linear(x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)).to(x.dtype)

@@ -27,23 +27,21 @@ std::tuple<Tensor, Tensor> Sparse24PackCuda(const Tensor& weight, const Tensor& 
   return {values, columns};
 }
 
-std::tuple<Tensor, Tensor> Sparse24UnpackCuda(const Tensor& packed, const Tensor& columns, int64_t n, int64_t k) {
+Tensor Sparse24UnpackCuda(const Tensor& packed, const Tensor& columns, int64_t n, int64_t k) {
   constexpr const char* kOp = "sparse24_unpack";
   const bool codes = packed.scalar_type() == ScalarType::Int;
   CheckSparse24(packed, columns, n, k, codes, kOp);
   const CurrentStream current(packed);
-  Tensor stored = torch::stable::new_empty(packed, {n, k}, ScalarType::Bool);
   Tensor weight = torch::stable::new_empty(packed, {n, k}, codes ? ScalarType::Byte : packed.scalar_type());
   const auto* columns_data = ConstData<uint32_t>(columns);
-  auto* const stored_data = MutableData<bool>(stored);
   if (codes) {
     CheckLaunch(cuda::Sparse24UnpackCodes(ConstData<uint32_t>(packed), columns_data, n, k, MutableData<uint8_t>(weight),
-                                          stored_data, current.stream), kOp);
+                                          current.stream), kOp);
   } else {
     CheckLaunch(cuda::Sparse24Unpack(ConstData<uint16_t>(packed), columns_data, n, k, MutableData<uint16_t>(weight),
-                                     stored_data, current.stream), kOp);
+                                     current.stream), kOp);
   }
-  return {weight, stored};
+  return weight;
 }
 
 }  // namespace prism

@@ -208,11 +208,12 @@ __global__ void Sparse24SumSplitsKernel(const float* __restrict__ partial, const
   y[i] = Arithmetic::FromFloat(sum);
 }
 
-// Into how many parts k is split: enough blocks for two on every multiprocessor, and at least 8 tiles to each.
+// Into how many parts k is split: as many blocks as multiprocessors hold at once (registers allow two of up to 32 tokens, one
+// of 64), and at least 8 tiles to each.
 inline int SparseSplits(int64_t m, int64_t n, int64_t k) {
   if (m <= kFewTokens) return 1;
   const int64_t blocks = CeilDiv(NumPanels(n), kTiledPanels) * CeilDiv(m, kTiledTokens), tiles = NumSparseTiles(k);
-  const int64_t wanted = 2 * NumMultiprocessors() / max(blocks, int64_t{1});
+  const int64_t resident = (m <= kTiledTokens / 2 ? 2 : 1) * NumMultiprocessors(), wanted = resident / max(blocks, int64_t{1});
   return static_cast<int>(max(min(wanted, tiles / 8), int64_t{1}));
 }
 

@@ -33,22 +33,21 @@ void CheckPlaces(test::Buffer<uint16_t>& weight, test::Buffer<bool>& mask, int64
 }
 
 void TestValues(int64_t n, int64_t k, int least) {
-  test::Buffer<bool> mask = test::QuadMask(n, k, least), stored(n * k);
+  test::Buffer<bool> mask = test::QuadMask(n, k, least);
   test::Buffer<uint16_t> weight(n * k), values(2 * test::PackedPairs(n, k)), again(n * k);
   test::Buffer<uint32_t> columns(test::PackedColumnWords(n, k));
   for (int64_t i = 0; i < n * k; ++i) weight[i] = static_cast<uint16_t>(test::RandomInt(1, 65535));
   PRISM_CHECK(cuda::Sparse24Pack(weight.data(), mask.data(), n, k, values.data(), columns.data(), nullptr) == cudaSuccess,
               "launch");
   CheckPlaces(weight, mask, n, k, values, columns);
-  PRISM_CHECK(cuda::Sparse24Unpack(values.data(), columns.data(), n, k, again.data(), stored.data(), nullptr) ==
-                  cudaSuccess, "launch");
+  PRISM_CHECK(cuda::Sparse24Unpack(values.data(), columns.data(), n, k, again.data(), nullptr) == cudaSuccess, "launch");
   for (int64_t i = 0; i < n * k; ++i) {
-    PRISM_CHECK(again[i] == (mask[i] ? weight[i] : 0) && stored[i] >= mask[i], "%ldx%ld element %ld", n, k, i);
+    PRISM_CHECK(again[i] == (mask[i] ? weight[i] : 0), "%ldx%ld element %ld", n, k, i);
   }
 }
 
 void TestCodes(int64_t n, int64_t k) {
-  test::Buffer<bool> mask = test::QuadMask(n, k, 2), stored(n * k);
+  test::Buffer<bool> mask = test::QuadMask(n, k, 2);
   test::Buffer<uint8_t> codes(n * k), again(n * k);
   test::Buffer<uint16_t> weight(n * k), values(2 * test::PackedPairs(n, k));
   test::Buffer<uint32_t> words(test::PackedCodeWords(n, k)), columns(test::PackedColumnWords(n, k));
@@ -65,17 +64,17 @@ void TestCodes(int64_t n, int64_t k) {
       PRISM_CHECK(code == values[((tile * 2 + i % 2) * 32 + lane) * 8 + e], "word %ld element %ld", i, e);
     }
   }
-  PRISM_CHECK(cuda::Sparse24UnpackCodes(words.data(), columns.data(), n, k, again.data(), stored.data(), nullptr) ==
-                  cudaSuccess, "launch");
+  PRISM_CHECK(cuda::Sparse24UnpackCodes(words.data(), columns.data(), n, k, again.data(), nullptr) == cudaSuccess,
+              "launch");
   for (int64_t i = 0; i < n * k; ++i) {
-    PRISM_CHECK(again[i] == (mask[i] ? codes[i] : 0) && stored[i] == mask[i], "%ldx%ld code %ld", n, k, i);
+    PRISM_CHECK(again[i] == (mask[i] ? codes[i] : 0), "%ldx%ld code %ld", n, k, i);
   }
 }
 
 }  // namespace
 
 int main() {
-  for (const auto& [n, k] : {std::pair<int64_t, int64_t>{1, 1}, {2, 3}, {5, 7}, {17, 65}, {31, 127}, {16, 64}, {33, 200}}) {
+  for (const auto& [n, k] : {std::pair<int64_t, int64_t>{1, 1}, {2, 3}, {5, 7}, {17, 65}, {31, 127}, {16, 64}, {33, 200}, {18, 144}}) {
     for (const int least : {0, 2}) TestValues(n, k, least);
     TestCodes(n, k);
   }
