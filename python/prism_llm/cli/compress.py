@@ -112,6 +112,7 @@ def compress(
     train_dataset: Annotated[
         str | None, typer.Option(help="Text of the training between iterations; default that of --dataset.")
     ] = None,
+    train_device: Annotated[str, typer.Option(help="Where to train between iterations: cpu, cuda, ...")] = "cpu",
     as_json: JsonOption = False,
 ) -> None:
     """Compresses a model and saves it; the output appears complete or not at all."""
@@ -157,7 +158,9 @@ def compress(
         _check_output(output, overwrite)
     source = resolve_model(model)
     if schedule is not None:
-        plan = three_tier.Plan(schedule, iteration, previous, learning_rate, train_dataset or resolved.dataset)
+        plan = three_tier.Plan(
+            schedule, iteration, previous, learning_rate, train_dataset or resolved.dataset, train_device
+        )
         plan.check(model, resolved)
         result = three_tier.run(source, output, resolved, plan, data_dir=data_dir, overwrite=overwrite)
     else:
