@@ -121,6 +121,7 @@ void TestCollectives() {
 void TestBits() {
   PRISM_CHECK(__funnelshift_r(0x89abcdefu, 0x01234567u, 4) == 0x789abcdeu, "a shift of 4");
   PRISM_CHECK(__funnelshift_r(1u, 2u, 0) == 1u && __funnelshift_r(1u, 2u, 32) == 1u, "shifts wrap at 32");
+  PRISM_CHECK(__funnelshift_rc(1u, 2u, 32) == 2u && __funnelshift_rc(1u, 2u, 99) == 2u, "shifts stop at 32");
   PRISM_CHECK(cuda::Permute(0x33221100u, 0x77665544u, 0xffff0742u) == 0x00774422u, "four bytes");
   PRISM_CHECK(cuda::AndOr(0xffu, 0x0fu, 0x100u) == 0x10fu, "and, or");
   cuda::PrefetchL2(nullptr);
@@ -128,12 +129,12 @@ void TestBits() {
 
 void PairsKernel(const uint32_t* in, float* out) {
   const float2 pair = cuda::UnpackFp16(cuda::LoadOnce8(in).y);
-  out[0] = pair.x, out[1] = pair.y;
+  cuda::Store16(out, make_uint4(__float_as_uint(pair.x), __float_as_uint(pair.y), 0, 0));
 }
 
 void TestPairs() {
   alignas(8) const uint32_t in[2] = {0, FloatToFloat16(-1.5f) | static_cast<uint32_t>(FloatToFloat16(0.25f)) << 16};
-  float out[2] = {};
+  alignas(16) float out[4] = {};
   cuda::Launch(PairsKernel, 1, 1, 0, nullptr, in, out);
   PRISM_CHECK(out[0] == -1.5f && out[1] == 0.25f, "%f %f", static_cast<double>(out[0]), static_cast<double>(out[1]));
 }
