@@ -13,6 +13,8 @@ INT4PACK = "torch int4pack"
 LINEAR_DYNAMIC = "torch linear_dynamic"
 TORCH_CSR = "torch CSR fp32"
 TINYGEMM = "torch tinygemm int4"
+#: Ends the name of a contender that runs the Triton kernel, whatever serves its op.
+ON_TRITON = ", on Triton"
 CUSPARSELT = "torch cuSPARSELt"
 LARGE_SHAPES = ((14336, 4096), (4096, 14336))
 SMALL_SHAPE = (4096, 4096)

@@ -10,6 +10,7 @@ bench`).
 
 import contextlib
 import json
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +35,14 @@ class Served:
     reason: str
 
 
-def has_compiled(op: str, device: str) -> bool:
+def has_kernel(op: str, device: str) -> bool:
+    """Whether anything but the reference serves `op` on `device`."""
     return torch._C._dispatch_has_kernel_for_dispatch_key(f"prism::{op}", _KEYS[device])
+
+
+def has_compiled(op: str, device: str) -> bool:
+    """Whether a kernel of the compiled libraries serves `op` on `device`."""
+    return has_kernel(op, device) and not (device == "cuda" and op in _triton_serves)
 
 
 def cpu_isa() -> str:
@@ -69,8 +76,8 @@ def choose_triton(op: str, compiled: bool, measured: Mapping[str, str]) -> bool:
     return op in triton.OPS and (not compiled or measured.get(op, "cuda") == "triton")
 
 
-#: Ops whose CUDA slot holds the Triton kernel.
-_triton_serves: set[str] = set()
+#: Ops whose CUDA slot holds the Triton kernel, and why.
+_triton_serves: dict[str, str] = {}
 _library = torch.library.Library("prism", "IMPL")
 
 
@@ -78,11 +85,20 @@ def _register_triton() -> None:
     """Gives the Triton kernels their slots, once. The one place that may fill a filled slot: a compiled kernel that is
     measured to be slower makes room. torch would let any later registration win without a word."""
     for op in OP_NAMES:
-        if choose_triton(op, has_compiled(op, "cuda"), _TABLE["gpu_backends"]):
-            if op in _triton_serves:
-                raise RuntimeError(f"dispatch: the Triton kernel of {op} must be registered once, got a second time")
+        compiled = has_compiled(op, "cuda")
+        if not choose_triton(op, compiled, _TABLE["gpu_backends"]):
+            continue
+        if op in _triton_serves:
+            raise RuntimeError(f"dispatch: the Triton kernel of {op} must be registered once, got a second time")
+        with warnings.catch_warnings():  # torch warns of a replaced kernel: here it is a decision
+            warnings.filterwarnings("ignore", message="(?s).*Overriding a previously registered kernel")
             _library.impl(op, _late_kernel(op), "CUDA")
-            _triton_serves.add(op)
+        _triton_serves[op] = "measured to be faster than CUDA C++" if compiled else _without_compiled("cuda")
+
+
+def _without_compiled(device: str) -> str:
+    library = "_C" if device == "cpu" else "_C_cuda"
+    return f"{library} {STATUS[library]}" if STATUS[library] != "loaded" else f"no kernel in {library}"
 
 
 def _late_kernel(op: str):
@@ -110,28 +126,37 @@ def on_triton() -> Iterator[None]:
 # (op, device) -> smallest m at which decode-then-GEMM is faster than the fused kernel. A plain dict, because
 # torch.compile traces the look-up; ops without a compiled kernel are absent: their reference decodes anyway.
 _crossovers: dict[tuple[str, str], int] = {}
+# The same of float32 activations where they have their own: compiled GPU kernels multiply them outside tensor cores.
+_float32_crossovers: dict[tuple[str, str], int] = {}
 #: What "never" in the table means here: more tokens than any call has, and still an int64 when multiplied by k.
 _NEVER = 2**31
 
 
 def _refresh_crossovers() -> None:
     _crossovers.clear()
+    _float32_crossovers.clear()
     for device in _KEYS:
         for op in OP_NAMES:
-            if op.endswith("_linear") and has_compiled(op, device):
+            if op.endswith("_linear") and has_kernel(op, device):
                 row = cpu_isa() if device == "cpu" else "triton" if op in _triton_serves else "cuda"
                 measured = _TABLE["crossovers"][row][op]
                 _crossovers[op, device] = _NEVER if measured == "never" else measured
+                if row == "cuda" and op in _TABLE["cuda_float32"]:
+                    _float32_crossovers[op, device] = _TABLE["cuda_float32"][op]
 
 
 def crossover(op: str, device: str) -> int:
-    """Smallest m (tokens) at which `op` decodes its weight and calls the dense GEMM on `device`; 2**31 for never."""
+    """Smallest m (tokens) at which `op` decodes its weight and calls the dense GEMM on `device`; 2**31 for never.
+    Of 16-bit activations on a GPU: `cuda_float32` of the table holds those of float32."""
     return _crossovers.get((op, device), 1)
 
 
 def prefers_dense(op: str, x: torch.Tensor) -> bool:
     """Whether `op` on activations x [..., k] decodes its weight and calls the dense GEMM."""
-    return x.numel() >= crossover(op, x.device.type) * x.shape[-1]
+    key = (op, x.device.type)
+    if x.dtype == torch.float32 and key in _float32_crossovers:
+        return x.numel() >= _float32_crossovers[key] * x.shape[-1]
+    return x.numel() >= crossover(*key) * x.shape[-1]
 
 
 def cusparselt_crossover(op: str) -> int:
@@ -159,16 +184,13 @@ def explain(op: str | None = None) -> list[Served]:
     rows = []
     for name in [op] if op else OP_NAMES:
         for device in devices:
-            library = "_C" if device == "cpu" else "_C_cuda"
-            missing = f"{library} {STATUS[library]}" if STATUS[library] != "loaded" else f"no kernel in {library}"
             if device == "cuda" and name in _triton_serves:
-                measured = "measured to be faster than CUDA C++"
-                reason = measured if name in _TABLE["gpu_backends"] and STATUS[library] == "loaded" else missing
-                rows.append(Served(name, device, "Triton", _crossover_note(name, device, reason)))
+                rows.append(Served(name, device, "Triton", _crossover_note(name, device, _triton_serves[name])))
             elif has_compiled(name, device):
                 backend = f"C++ {cpu_isa()}" if device == "cpu" else "CUDA C++"
                 rows.append(Served(name, device, backend, _crossover_note(name, device)))
             else:
+                missing = _without_compiled(device)
                 if device == "cuda":
                     missing += f", Triton {STATUS['triton']}" if name in triton.OPS else ", no Triton kernel"
                 rows.append(Served(name, device, "torch reference", missing))

@@ -85,7 +85,7 @@ def _linear_kernel(
         tl.store(out + tl.program_id(2).to(tl.int64) * m * n + at, sums, mask=inside)
 
 
-def _blocks(group_size: int) -> int:
+def blocks_of_group(group_size: int) -> int:
     """Blocks of 32 columns per step: as many as lie in one group, at most 4; 0 = groups are not made of blocks."""
     return next((b for b in (4, 2, 1) if group_size % (32 * b) == 0), 0)
 
@@ -109,7 +109,7 @@ def dual_shift_linear(
     if not scaled:
         x, token_scale = quantize_tokens(x, column_scale)
     out = torch.empty(m, n, dtype=x.dtype, device=x.device)
-    blocks = _blocks(group_size)
+    blocks = blocks_of_group(group_size)
     plain = x.dtype == torch.float32 or blocks == 0
     blocks = 1 if plain else blocks
     tokens = min(max(next_power_of_2(m), 16), 64)

@@ -27,13 +27,19 @@ class _Problem:
         self.chunks = cdiv(self.n, rows)
         self.row_grid = (self.chunks, self.b)
         self.column_grid = (cdiv(self.k, 32), self.b)
-        masked = {"weight": weight, "mask": weight if mask is None else mask.view(torch.uint8)}
+        masked: dict[str, Any] = {"weight": weight, "mask": weight if mask is None else mask.view(torch.uint8)}
         self.row_pass = masked | {
             "n": self.n, "k": self.k, "chunks": self.chunks, "HAS_MASK": mask is not None, "ROWS": rows,
             "COLUMNS": columns, "num_warps": 8,
         }  # fmt: skip
         chunks = min(max(next_power_of_2(self.chunks), 2), 32)
-        self.column_pass = {"k": self.k, "chunks": self.chunks, "CHUNKS": chunks, "COLUMNS": 32, "num_warps": 4}
+        self.column_pass: dict[str, Any] = {
+            "k": self.k,
+            "chunks": self.chunks,
+            "CHUNKS": chunks,
+            "COLUMNS": 32,
+            "num_warps": 4,
+        }
 
     def lines(self, size: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
         return torch.empty(self.b, size, dtype=dtype, device=self.device)
@@ -43,7 +49,7 @@ class _Problem:
 
 
 def _rms(problem: _Problem, column_factor: torch.Tensor) -> None:
-    parts = {"part_count": problem.parts(), "part_square": problem.parts(torch.float64)}
+    parts: dict[str, Any] = {"part_count": problem.parts(), "part_square": problem.parts(torch.float64)}
     spread = problem.lines(problem.k)
     launch(squares_kernel, problem.row_grid, **parts, **problem.row_pass)
     launch(root_mean_squares_kernel, problem.column_grid, **parts, column_spread=spread, **problem.column_pass)
@@ -56,9 +62,12 @@ def _rms(problem: _Problem, column_factor: torch.Tensor) -> None:
 def _prepare(problem: _Problem) -> dict[str, Any]:
     """Extremes of all lines, and the power of two of each matrix."""
     f32 = torch.float32
-    rows = {"row_low": problem.lines(problem.n, f32), "row_high": problem.lines(problem.n, f32)}
-    columns = {"column_low": problem.lines(problem.k, f32), "column_high": problem.lines(problem.k, f32)}
-    parts = {"part_low": problem.parts(), "part_high": problem.parts()}
+    rows: dict[str, Any] = {"row_low": problem.lines(problem.n, f32), "row_high": problem.lines(problem.n, f32)}
+    columns: dict[str, Any] = {
+        "column_low": problem.lines(problem.k, f32),
+        "column_high": problem.lines(problem.k, f32),
+    }
+    parts: dict[str, Any] = {"part_low": problem.parts(), "part_high": problem.parts()}
     unit = torch.empty(problem.b, dtype=f32, device=problem.device)
     launch(extremes_kernel, problem.row_grid, **rows, **parts, **problem.row_pass)
     launch(live_columns_kernel, problem.column_grid, **columns, **parts, **problem.column_pass)
@@ -76,9 +85,9 @@ def _iterate(
     least = torch.full((problem.b,), float("inf"), dtype=torch.float64, device=problem.device)
     target = torch.empty_like(least)
     best = column_factor.clone(), row_factor.clone()
-    spreads = {"row_spread": problem.lines(problem.n), "column_spread": problem.lines(problem.k)}
-    parts = {name: problem.parts() for name in ("part_count", "part_mean", "part_square")}
-    shared = {"unit": unit, "column_factor": column_factor, "done": done, **parts}
+    spreads: dict[str, Any] = {"row_spread": problem.lines(problem.n), "column_spread": problem.lines(problem.k)}
+    parts: dict[str, Any] = {name: problem.parts() for name in ("part_count", "part_mean", "part_square")}
+    shared: dict[str, Any] = {"unit": unit, "column_factor": column_factor, "done": done, **parts}
     shared |= {"PRISM": prism, "CORRECTION": 0 if prism else 1}
     for iteration in range(iterations):
         launch(

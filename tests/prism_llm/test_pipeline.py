@@ -27,6 +27,7 @@ from prism_llm.pruning import hessian
 
 MODULES = {
     "sinq": DualShiftLinear,
+    "asinq": DualShiftLinear,
     "magnitude": BitmapLinear,
     "wanda": BitmapLinear,
     "ria": BitmapLinear,
@@ -60,10 +61,10 @@ def test_every_preset_on_every_architecture(architecture, preset):
         assert linear.shape == tuple(dense[linear.fqn].shape)
         assert linear.nbytes == packed[linear.fqn].nbytes
         if preset != "three-tier":  # which counts blocks; see test_tiers
-            assert linear.sparsity == pytest.approx(0.0 if preset == "sinq" else 0.5, abs=1e-9)
+            assert linear.sparsity == pytest.approx(0.0 if preset in ("sinq", "asinq") else 0.5, abs=1e-9)
         zeros = (packed[linear.fqn].to_dense() == 0).float().mean()
         assert zeros >= linear.sparsity - 1e-6
-        assert 0 < linear.error < (0.2 if preset == "sinq" else 1)
+        assert 0 < linear.error < (0.2 if preset in ("sinq", "asinq") else 1)
     assert json.loads(json.dumps(report.to_dict()))["totals"]["weights"] == sum(w.numel() for w in dense.values()) - (
         dense["lm_head"].numel()
     )
@@ -79,6 +80,11 @@ def test_every_preset_on_every_architecture(architecture, preset):
         ({"method": "ria", "score": "ri", "pattern": "4:8"}, BitmapLinear, "ri"),
         ({"method": "clearcut", "pattern": "1:4", "bits": 4}, BitmapDualShiftLinear, "clearcut > rtn"),
         ({"method": "wanda", "compensate": "obs_sweep"}, BitmapLinear, "wanda > obs_sweep"),
+        ({"method": "ria", "compensate": "least_squares"}, BitmapLinear, "ria > obs_sweep"),
+        ({"method": "wanda", "compensate": "least_squares", "max_tokens": None}, BitmapLinear, None),
+        ({"method": "sparsegpt", "compensate": "least_squares", "pattern": "2:4"}, Sparse24Linear, None),
+        ({"method": "asinq", "search_error": "l2"}, DualShiftLinear, "asinq scale > rtn"),
+        ({"method": "sinq", "scale": "sinq_2d", "round": "hqq"}, DualShiftLinear, "sinq_2d scale > hqq"),
         ({"method": "wanda", "compensate": "obs_one_shot"}, BitmapLinear, "wanda > obs_one_shot"),
         ({"method": "sparsegpt", "bits": 4}, BitmapDualShiftLinear, "sparsegpt > obs_sweep > joint"),
         ({"method": "sparsegpt", "bits": 3, "group_size": 32, "scale": "rms"}, BitmapDualShiftLinear, None),

@@ -35,7 +35,7 @@ class Case:
     shared: int = 0  # bytes
     tensor_cores: bool = False
     patterns: tuple[str, ...] = (WIDE_LOADS,)
-    everywhere: bool = False  # on every architecture in `make test`, otherwise on sm_90 alone
+    fast: tuple[int, ...] = ()  # architectures in `make test`
 
 
 def empty(*shape, dtype):
@@ -83,31 +83,92 @@ def factors(variant, b=1, n=4096, k=14336, dtype=torch.float32):
     return lambda op: op(empty(b, n, k, dtype=dtype), empty(b, n, k, dtype=torch.bool), variant, 2)
 
 
+def bitmap(n, k, columns):
+    return empty(-(-n // 16), -(-k // columns), 2 * columns, dtype=torch.uint8)
+
+
+def bitmap_values(m, dtype=torch.bfloat16, n=14336, k=4096):
+    offsets = empty(n // 16 + 1, dtype=torch.int64)
+    weight = bitmap(n, k, 2), empty(n * k // 2, dtype=torch.bfloat16), offsets
+    return lambda op: op(empty(m, k, dtype=dtype), *weight, None, n)
+
+
+def bitmap_codes(n, k, bits, group_size):
+    offsets = empty(n // 16 + 1, dtype=torch.int64)
+    return (
+        bitmap(n, k, 4),
+        empty(n * k * bits // 16, dtype=torch.uint8),
+        offsets,
+        *dual_shift(n, k, bits, group_size)[1:],
+    )
+
+
+def bitmap_quantized(m, bits, dtype=torch.bfloat16, n=14336, k=4096, group_size=64):
+    weight = bitmap_codes(n, k, bits, group_size)
+    return lambda op: op(empty(m, k, dtype=dtype), *weight, None, n, bits, group_size, "uniform", None)
+
+
+def sparse_rows(m, n=14336, k=4096):
+    weight = (
+        empty(n * k // 2, dtype=torch.bfloat16),
+        empty(n * k // 2, dtype=torch.int16),
+        empty(n + 1, dtype=torch.int32),
+    )
+    return lambda op: op(empty(m, k, dtype=torch.bfloat16), *weight, None)
+
+
+def tiles(n=14336, k=4096):
+    stored = empty(n // 16, k // 16, dtype=torch.uint8), empty(n * k // 512, 32, dtype=torch.uint8)
+    return lambda op: op(
+        *stored, empty(n * k // 2, dtype=torch.bfloat16), empty(n // 16 + 1, 2, dtype=torch.int64), n, k
+    )
+
+
+SCORES = empty(4096, 4096, dtype=torch.float32)
 CASES = [
-    product("m=1 int4", linear(1, 4), 128, 32 << 10, everywhere=True),
+    product("m=1 int4", linear(1, 4), 128, 32 << 10, fast=(80, 90, 100)),
     product("m=64 int4", linear(64, 4), 200, 64 << 10),
-    product("m=16 int3 fp16", linear(16, 3, torch.float16), 168, 32 << 10),
+    product("m=16 int3 fp16", linear(16, 3, torch.float16), 168, 32 << 10, fast=(90,)),
     product("m=4 int8", linear(4, 8), 168, 48 << 10),
     product("m=4 int2 g=32", linear(4, 2, group_size=32), 128, 32 << 10, patterns=()),
     product("m=1 nf4", linear(1, 4, codebook="nf4"), 168, 32 << 10),
     product("m=8 int4 a8", linear(8, 4, activation_bits=8), 128, 32 << 10),
     Case("dual_shift_linear", "m=2 int4 fp32", linear(2, 4, torch.float32), "_linear_kernel", 168, 48 << 10),
-    Case("dual_shift_dequantize", "int4", dequantize(4), "_dequantize_kernel", 96, 16 << 10, patterns=WIDE),
+    Case("dual_shift_dequantize", "int4", dequantize(4), "_dequantize_kernel", 96, 16 << 10, patterns=WIDE, fast=(90,)),
     Case("dual_shift_dequantize", "int6 fp32", dequantize(6, torch.float32), "_dequantize_kernel", 128, 32 << 10),
-    Case("dual_shift_quantize", "int4", quantize(4), "_quantize_kernel", 128, 16 << 10, patterns=(r"div\.rn\.f32",)),
+    Case("dual_shift_quantize", "int4", quantize(4), "_quantize_kernel", 128, 16 << 10,
+         patterns=(WIDE_LOADS, r"div\.rn\.f32"), fast=(90,)),
     Case("dual_shift_quantize", "nf4", quantize(4, "nf4"), "_quantize_kernel", 128, 16 << 10, patterns=()),
-    Case("obs_sweep", "2:4 int4", sweep(4, 4), "_sweep_kernel", 168, 16 << 10),
+    Case("obs_sweep", "2:4 int4", sweep(4, 4), "_sweep_kernel", 168, 16 << 10, fast=(90,)),
     Case("obs_sweep", "plain", sweep(), "_sweep_kernel", 128, 16 << 10),
-    Case("sinkhorn", "prism", factors("prism"), "spreads_kernel", 128, 32 << 10),
+    Case("sinkhorn", "prism", factors("prism"), "spreads_kernel", 128, 32 << 10, fast=(90,)),
     Case("sinkhorn", "sinq strips", factors("sinq", 64, 4096, 64), "spreads_kernel", 128, 32 << 10),
     Case("sinkhorn", "rms bf16", factors("rms", dtype=torch.bfloat16), "squares_kernel", 128, 32 << 10, patterns=()),
-]
+    Case("bitmap_linear", "m=1", bitmap_values(1), "_bitmap_linear_kernel", 168, 48 << 10, tensor_cores=True,
+         fast=(90,)),
+    Case("bitmap_linear", "m=16 fp32", bitmap_values(16, torch.float32), "_bitmap_linear_kernel", 168, 64 << 10),
+    Case("bitmap_unpack", "bf16", lambda op: op(bitmap(4096, 4096, 2), empty(2**23, dtype=torch.bfloat16),
+         empty(257, dtype=torch.int64), 4096, 4096), "_bitmap_unpack_kernel", 128, 32 << 10),
+    Case("bitmap_dual_shift_linear", "m=1 int4", bitmap_quantized(1, 4), "_bitmap_dual_shift_linear_kernel", 224,
+         48 << 10, tensor_cores=True, patterns=(), fast=(90,)),
+    Case("bitmap_dual_shift_linear", "m=16 int3", bitmap_quantized(16, 3), "_bitmap_dual_shift_linear_kernel", 224,
+         48 << 10, tensor_cores=True, patterns=()),
+    Case("bitmap_dual_shift_dequantize", "int4", lambda op: op(*bitmap_codes(4096, 4096, 4, 64), 4096, 4, 64, "uniform",
+         torch.bfloat16), "_bitmap_dequantize_kernel", 200, 32 << 10),
+    Case("csr_linear", "m=1", sparse_rows(1), "_csr_linear_kernel", 64, 1 << 10, patterns=(), fast=(90,)),
+    Case("csr_linear", "m=16", sparse_rows(16), "_csr_linear_kernel", 128, 16 << 10, patterns=()),
+    Case("tiered_unpack", "bf16", tiles(), "_tiered_unpack_kernel", 128, 32 << 10, patterns=(), fast=(90,)),
+    Case("nm_mask", "2:4", lambda op: op(SCORES, 2, 4), "_nm_mask_kernel", 96, 16 << 10),
+    Case("topk_mask", "rows", lambda op: op(SCORES, 2048, "row"), "_write_kernel", 112, 32 << 10, fast=(90,)),
+    Case("topk_mask", "matrix", lambda op: op(SCORES, 2**23, "matrix"), "_count_kernel", 96, 32 << 10),
+    Case("block_scores", "masked", lambda op: op(SCORES, SCORES.bool()), "_block_scores_kernel", 64, 8 << 10),
+]  # fmt: skip
 
 
 def parameters():
     for case in CASES:
         for architecture in (90, 80, 100):
-            marks = () if architecture == 90 or case.everywhere else pytest.mark.slow
+            marks = () if architecture in case.fast else pytest.mark.slow
             yield pytest.param(case, architecture, id=f"{case.op} {case.id} sm_{architecture}", marks=marks)
 
 

@@ -101,6 +101,12 @@ __device__ inline uint2 LoadOnce8(const void* at) {
   return value;
 }
 
+// One store of 16 bytes: the compiler splits some assignments of a uint4 into four.
+__device__ inline void Store16(void* at, uint4 value) {
+  asm volatile("st.global.v4.u32 [%0], {%1,%2,%3,%4};" ::"l"(at), "r"(value.x), "r"(value.y), "r"(value.z), "r"(value.w)
+               : "memory");
+}
+
 // Asks for the 128 bytes around `at` in the second-level cache.
 __device__ inline void PrefetchL2(const void* at) { asm volatile("prefetch.global.L2 [%0];" ::"l"(at)); }
 

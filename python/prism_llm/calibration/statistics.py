@@ -7,6 +7,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+_TOKENS_AT_A_TIME = 1024
+
 
 class CalibrationError(RuntimeError):
     """Calibration gave no usable statistics; names the linear."""
@@ -24,6 +26,7 @@ class InputStatistics:
     Attributes:
         tokens: how many tokens were added.
         sum_squares: float64 [k], sum over tokens of x_j^2.
+        sum_abs: float64 [k], sum over tokens of |x_j|; only where `gram` is.
         gram: float32 [k, k], X^T X, or None.
     """
 
@@ -38,6 +41,7 @@ class InputStatistics:
         self.tokens = 0
         self.max_tokens = max_tokens
         self.sum_squares = torch.zeros(in_features, dtype=torch.float64, device=device)
+        self.sum_abs = torch.zeros_like(self.sum_squares)
         self.gram = torch.zeros(in_features, in_features, device=device) if hessian else None
 
     def add(self, inputs: Tensor) -> None:
@@ -48,11 +52,13 @@ class InputStatistics:
         if rows.shape[0] == 0:
             return
         self.tokens += rows.shape[0]
-        # One type conversion serves both sums; float32 squares are summed in float64.
-        rows = rows.float()
-        self.sum_squares += rows.square().sum(0, dtype=torch.float64)
-        if self.gram is not None:
-            self.gram.addmm_(rows.T, rows)
+        # Some tokens at a time: the copies in float32 and float64 are larger than the activations themselves.
+        for part in rows.split(_TOKENS_AT_A_TIME):
+            part = part.float()
+            self.sum_squares += part.square().sum(0, dtype=torch.float64)
+            if self.gram is not None:
+                self.sum_abs += part.abs().sum(0, dtype=torch.float64)
+                self.gram.addmm_(part.T, part)
 
     @cached_property
     def norms(self) -> Tensor:
@@ -63,6 +69,7 @@ class InputStatistics:
         """The statistics of the inputs in the order `index`, int64 [k]; the tokens are the same."""
         result = InputStatistics(0, hessian=False, max_tokens=self.max_tokens)
         result.tokens, result.sum_squares = self.tokens, self.sum_squares[index]
+        result.sum_abs = self.sum_abs[index]
         result.gram = None if self.gram is None else self.gram[index].index_select(1, index)
         return result
 

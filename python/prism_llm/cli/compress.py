@@ -21,7 +21,8 @@ def compress(
     model: ModelArgument = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="Directory to write.")] = ...,  # type: ignore[assignment]
     method: Annotated[
-        str | None, typer.Option(help="Preset: prism, sinq, wanda, ria, clearcut, sparsegpt, magnitude. Default prism.")
+        str | None,
+        typer.Option(help="Preset: prism, sinq, asinq, wanda, ria, clearcut, sparsegpt, magnitude. Default prism."),
     ] = None,
     bits: Annotated[int | None, typer.Option(help=f"Bits per code; 0 keeps floats; {_NONE}.")] = None,
     sparsity: Annotated[float | None, typer.Option(help=f"Share of weights to prune, in [0, 1); {_NONE}.")] = None,
@@ -43,6 +44,19 @@ def compress(
     use_variant: Annotated[
         bool, typer.Option("--use-variant", help="Wanda's variant: the same share of every row's sum goes.")
     ] = False,
+    compensate: Annotated[
+        str | None, typer.Option(help=f"Update of kept weights: none, obs_one_shot, obs_sweep, least_squares; {_NONE}.")
+    ] = None,
+    reconstruct: Annotated[
+        bool, typer.Option("--reconstruct", help="The sweep on the mask of any score: --compensate obs_sweep.")
+    ] = False,
+    scale: Annotated[
+        str | None, typer.Option(help=f"Column scale: none, rms, sinq, sinq_2d, prism, asinq; {_NONE}.")
+    ] = None,
+    codebook: Annotated[str | None, typer.Option(help=f"uniform, nf4 or nf3; {_NONE}.")] = None,
+    rounding: Annotated[
+        str | None, typer.Option(help=f"rtn, hqq (better zeros) or joint (inside the sweep); {_NONE}.")
+    ] = None,
     group_size: Annotated[
         int | None, typer.Option(help=f"Columns per group scale; 0 is one group per row; {_NONE}.")
     ] = None,
@@ -79,6 +93,7 @@ def compress(
     train_dataset: Annotated[
         str | None, typer.Option(help="Text of the training between iterations; default that of --dataset.")
     ] = None,
+    train_device: Annotated[str, typer.Option(help="Where to train between iterations: cpu, cuda, ...")] = "cpu",
     as_json: JsonOption = False,
 ) -> None:
     """Compresses a model and saves it; the output appears complete or not at all."""
@@ -90,6 +105,10 @@ def compress(
         "ratios": ratios,
         "permute": permute,
         "ria_exponent": ria_exponent,
+        "compensate": compensate,
+        "scale": scale,
+        "codebook": codebook,
+        "round": rounding,
         "dataset": dataset,
         "num_calibration_samples": num_samples,
         "max_seq_length": seqlen,
@@ -108,12 +127,18 @@ def compress(
             if score not in (None, "wanda"):
                 raise UsageError(f"--use-variant: must go with the score wanda, got {score!r}")
             changes["score"] = "wanda_variant"
+        if reconstruct:
+            if compensate not in (None, "obs_sweep"):
+                raise UsageError(f"--reconstruct: must go with --compensate obs_sweep, got {compensate!r}")
+            changes["compensate"] = "obs_sweep"
         changes |= three_tier.changes(tiers, topk_per_block, block_size, method, recipe)
         resolved = _recipe(recipe, method, changes)
         _check_output(output, overwrite)
     source = resolve_model(model)
     if schedule is not None:
-        plan = three_tier.Plan(schedule, iteration, previous, learning_rate, train_dataset or resolved.dataset)
+        plan = three_tier.Plan(
+            schedule, iteration, previous, learning_rate, train_dataset or resolved.dataset, train_device
+        )
         plan.check(model, resolved)
         result = three_tier.run(source, output, resolved, plan, data_dir=data_dir, overwrite=overwrite)
     else:

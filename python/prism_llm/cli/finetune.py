@@ -33,6 +33,7 @@ def finetune(
         int, typer.Option(help="Stop after so many evaluations without a better loss; 0 never stops early.")
     ] = 3,
     bf16: Annotated[bool, typer.Option("--bf16", help="Products in bfloat16; weights stay float32.")] = False,
+    device: Annotated[str, typer.Option(help="Where to train: cpu, cuda, cuda:1, ...")] = "cpu",
     seed: Annotated[int, typer.Option(help="Seed of the order of sequences.")] = 0,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a checkpoint once the new one is complete.")
@@ -63,7 +64,7 @@ def finetune(
         )
     quiet_transformers()
     with progress("training") as task, usage_errors():
-        saved = run(checkpoint, output, training, data_dir=data_dir, overwrite=overwrite, progress=task)
+        saved = run(checkpoint, output, training, data_dir=data_dir, device=device, overwrite=overwrite, progress=task)
     stored = open_checkpoint(saved)
     done = (stored.report or {})["finetune"][-1]
     if as_json:

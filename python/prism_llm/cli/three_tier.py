@@ -20,6 +20,7 @@ class Plan:
     previous: Path | None
     learning_rate: float
     train_dataset: str
+    device: str
 
     def check(self, model: str | None, recipe: Any) -> None:
         """Raises UsageError where options do not go together."""
@@ -95,7 +96,15 @@ def run(
         else:
             with _Stages() as stages:
                 saved = run_schedule(
-                    source, output, schedule, recipe, training, data_dir=data_dir, overwrite=overwrite, stages=stages
+                    source,
+                    output,
+                    schedule,
+                    recipe,
+                    training,
+                    data_dir=data_dir,
+                    device=plan.device,
+                    overwrite=overwrite,
+                    stages=stages,
                 )
     name = str(plan.previous) if plan.previous is not None else source
     return facts(name, output, saved, recipe, time.perf_counter() - start)

@@ -175,7 +175,7 @@ def _compress_linear(
     replace_module(model, name, module)
     seconds = time.perf_counter() - started
     dense = linear.weight.detach()
-    error, measure = relative_error(dense.float(), result.packed.to_dense(torch.float32), statistics)
+    error, measure = relative_error(dense, result.packed.to_dense(torch.float32), statistics)
     report.linears.append(
         LinearReport(
             fqn=name,

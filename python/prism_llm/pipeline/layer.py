@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from prism_kernels import ops
 from prism_kernels.formats import PackedWeight, PermutedWeight, TieredWeight
 from prism_kernels.nn import (
     BitmapDualShiftLinear,
@@ -24,17 +23,21 @@ from ..calibration import InputStatistics
 from ..pruning import (
     HessianSolver,
     Pattern,
+    SweepResult,
     demote,
+    enough_tokens,
     expand_tiers,
+    least_squares,
     map_shape,
     obs_one_shot,
     obs_sweep,
     require_pruned,
 )
 from ..pruning.compensation import SweepGrid
-from ..quantization import pack_pruned, pack_rounded, round_to_nearest
+from ..pruning.least_squares import LEAST_TOKENS_PER_INPUT
+from ..quantization import find_column_scale, pack_pruned, pack_rounded, refine_zeros, round_to_nearest
 from .recipe import Recipe
-from .selection import choose_mask
+from .selection import Selection, choose_mask
 
 _MODULES: dict[str, type[PackedLinear]] = {
     module.FORMAT.NAME: module
@@ -78,7 +81,7 @@ class CompressedWeight:
         stages: list[str] = [recipe.ranking] if recipe.prunes else []
         stages += [f"{recipe.permute} permutation"] if isinstance(self.packed, PermutedWeight) else []
         stages += [] if recipe.tiers is None else ["tiers"]
-        stages += [recipe.compensate] if recipe.needs_gram else []
+        stages += [recipe.compensate] if recipe.compensates else []
         if recipe.bits is not None:
             stages += [] if recipe.scale == "none" else [f"{recipe.scale} scale"]
             stages.append(recipe.round)
@@ -117,23 +120,36 @@ def compress_weight(
     _require_finite(name, "weight", dense)
     if recipe.tiers is not None:
         return _tier(name, weight.dtype, dense, recipe, statistics, tiers)
-    if not recipe.needs_gram:
-        mask, index = choose_mask(dense, recipe, statistics, pruned) if recipe.prunes else (None, None)
-        return _finish(name, weight.dtype, dense, mask, recipe, index)
-    if solver is None:
+    if not recipe.compensates:
+        chosen = choose_mask(dense, recipe, statistics, pruned) if recipe.prunes else None
+        return _finish(name, weight.dtype, dense, chosen, recipe, statistics)
+    if solver is None or statistics is None:
         raise ValueError(f"compress_weight: solver must be given for {recipe.compensate}, got None ({name})")
-    operator = solver.sweep_factor() if recipe.compensate == "obs_sweep" else solver.one_shot_inverse()
+    if recipe.compensate == "least_squares" and not enough_tokens(statistics.tokens, dense.shape[1]):
+        swept = recipe.replace(sparsity=recipe.sparsity, compensate="obs_sweep")
+        result = compress_weight(name, weight, swept, statistics, solver, pruned=pruned)
+        few = f"{statistics.tokens} calibration tokens are fewer than {LEAST_TOKENS_PER_INPUT} per input"
+        result.notes.append(f"fallback: obs_sweep instead of least_squares, {few}")
+        return result
+    operator = solver.one_shot_inverse() if recipe.compensate == "obs_one_shot" else solver.sweep_factor()
     if operator is None:
         plain = _without_compensation(recipe)
         result = compress_weight(name, weight, plain, statistics, pruned=pruned)
         score = "" if plain.score == recipe.score else f", score {plain.score} instead of {recipe.score}"
         result.notes += [*solver.notes, f"fallback: no compensation{score}"]
         return result
-    if recipe.compensate == "obs_sweep":
-        result = _sweep(name, weight.dtype, dense, recipe, statistics, operator, solver.dead_inputs(), pruned)
+    if recipe.compensate == "obs_one_shot":
+        chosen = choose_mask(dense, recipe, statistics, pruned)
+        values = obs_one_shot(dense, chosen.mask, operator)
+        result = _finish(name, weight.dtype, values, chosen, recipe, statistics)
     else:
-        mask, index = choose_mask(dense, recipe, statistics, pruned)
-        result = _finish(name, weight.dtype, obs_one_shot(dense, mask, operator), mask, recipe, index)
+        living = torch.where(solver.dead_inputs(), 0.0, dense)
+        adaptive = recipe.score == "sparsegpt" or not recipe.prunes
+        fixed = None if adaptive else choose_mask(dense, recipe, statistics, pruned)
+        if recipe.compensate == "least_squares" and recipe.prunes:
+            result = _solve(name, weight.dtype, living, recipe, statistics, solver, operator, fixed, pruned)
+        else:
+            result = _sweep(name, weight.dtype, living, recipe, statistics, operator, fixed, pruned)
     result.notes += solver.notes
     return result
 
@@ -164,39 +180,84 @@ def _tier(
 
 
 def _without_compensation(recipe: Recipe) -> Recipe:
-    changes: dict[str, object] = {"compensate": "none", "round": "rtn"}
+    changes: dict[str, object] = {"compensate": "none", "round": "rtn" if recipe.round == "joint" else recipe.round}
     if recipe.score == "sparsegpt":
         changes |= {"score": "wanda", "scope": "row"}
     return recipe.replace(sparsity=recipe.sparsity, **changes)
 
 
 def without_calibration(recipe: Recipe) -> Recipe:
-    """The recipe for a weight whose inputs nothing is known about: magnitude, and no compensation."""
-    changes: dict[str, object] = {"compensate": "none", "round": "rtn"}
+    """The recipe for a weight whose inputs nothing is known about: magnitude, no compensation, no search of scales."""
+    changes: dict[str, object] = {"compensate": "none", "round": "rtn" if recipe.round == "joint" else recipe.round}
+    changes |= {"scale": "sinq"} if recipe.scale == "asinq" else {}
     if recipe.prunes:
         changes |= {"score": "magnitude", "ratios": "uniform"}
     return recipe.replace(sparsity=recipe.sparsity, **changes)
 
 
+def _solve(
+    name: str,
+    dtype: torch.dtype,
+    living: Tensor,
+    recipe: Recipe,
+    statistics: InputStatistics,
+    solver: HessianSolver,
+    factor: Tensor,
+    chosen: Selection | None,
+    pruned: int | None,
+) -> CompressedWeight:
+    """Exact least squares on the mask (that of an adaptive sweep where the score asks for one), then rounding."""
+    if chosen is None:
+        chosen = Selection(_swept(living, factor, recipe, None, pruned).mask)
+    solved = least_squares(living, chosen.mask, solver.damped_hessian())
+    if recipe.bits is not None and recipe.round == "joint":
+        result = _sweep(name, dtype, solved.weight, recipe, statistics, factor, chosen, pruned)
+    else:
+        result = _finish(name, dtype, solved.weight, chosen, recipe, statistics)
+    state = "residual" if solved.converged else "not converged, residual"
+    result.notes.append(f"least_squares: {state} {solved.residual:.1e} after {solved.iterations} products")
+    return result
+
+
 def _sweep(
     name: str,
     dtype: torch.dtype,
-    dense: Tensor,
+    living: Tensor,
     recipe: Recipe,
-    statistics: InputStatistics | None,
+    statistics: InputStatistics,
     factor: Tensor,
-    dead: Tensor,
+    chosen: Selection | None,
     pruned: int | None,
 ) -> CompressedWeight:
-    living = torch.where(dead, 0.0, dense)
-    adaptive = recipe.score == "sparsegpt" or not recipe.prunes
-    mask, index = (None, None) if adaptive else choose_mask(dense, recipe, statistics, pruned)
-    group_size = recipe.group_size or dense.shape[1]
+    """The sweep over `living`, whose dead inputs have no weights, on a chosen mask or (None) finding it."""
+    mask = None if chosen is None else chosen.mask
+    order = None if chosen is None else chosen.order
     grid = None
     if recipe.bits is not None and recipe.round == "joint":
-        scale = ops.column_scale(living, mask, method=recipe.scale, group_size=group_size)
-        grid = SweepGrid(recipe.bits, recipe.group_size, scale)
-    swept = obs_sweep(
+        grid = SweepGrid(recipe.bits, recipe.group_size, _column_scale(living, mask, recipe, statistics))
+    swept = _swept(living, factor, recipe, mask, pruned, grid)
+    kept = swept.mask if recipe.prunes else None
+    if grid is None:
+        return _finish(name, dtype, swept.weight, Selection(swept.mask, order), recipe, statistics)
+    _require_finite(name, "compensated weight", swept.weight)
+    assert swept.codes is not None and swept.scale is not None and swept.zero is not None
+    options = {"bits": grid.bits, "group_size": recipe.group_size or living.shape[1], "pattern": recipe.pattern}
+    codes, stored, scale = swept.codes, kept, grid.column_scale
+    if order is not None and kept is not None:  # one grid per row: codes go where their columns go
+        codes, stored, scale = codes[:, order], kept[:, order], scale[order]
+    packed = pack_rounded(codes, stored, swept.scale, swept.zero, scale, **options)  # type: ignore[arg-type]
+    return CompressedWeight(_in_order(packed, order), kept, recipe)
+
+
+def _swept(
+    living: Tensor,
+    factor: Tensor,
+    recipe: Recipe,
+    mask: Tensor | None,
+    pruned: int | None,
+    grid: SweepGrid | None = None,
+) -> SweepResult:
+    return obs_sweep(
         living,
         factor,
         mask=mask,
@@ -206,41 +267,51 @@ def _sweep(
         block_size=recipe.block_size,
         grid=grid,
     )
-    kept = swept.mask if recipe.prunes else None
-    if grid is None:
-        return _finish(name, dtype, swept.weight, kept, recipe, index)
-    _require_finite(name, "compensated weight", swept.weight)
-    assert swept.codes is not None and swept.scale is not None and swept.zero is not None
-    options = {"bits": grid.bits, "group_size": group_size, "pattern": recipe.pattern}
-    codes, stored, scale = swept.codes, kept, grid.column_scale
-    if index is not None and kept is not None:  # one grid per row: codes go where their columns go
-        codes, stored, scale = codes[:, index], kept[:, index], scale[index]
-    packed = pack_rounded(codes, stored, swept.scale, swept.zero, scale, **options)  # type: ignore[arg-type]
-    return CompressedWeight(_in_order(packed, index), kept, recipe)
 
 
 def _finish(
     name: str,
     dtype: torch.dtype,
     values: Tensor,
-    mask: Tensor | None,
+    chosen: Selection | None,
     recipe: Recipe,
-    index: Tensor | None = None,
+    statistics: InputStatistics | None,
 ) -> CompressedWeight:
-    """Rounds to nearest, or stores the survivors in `dtype`; with `index`, columns are stored in that order."""
+    """Rounds to nearest, or stores the survivors in `dtype`; columns are stored in the chosen order."""
+    mask, order = (None, None) if chosen is None else chosen
     _require_finite(name, "compensated weight", values)
-    if index is not None and mask is not None:
-        ordered = _finish(name, dtype, values[:, index], mask[:, index], recipe)
-        return CompressedWeight(_in_order(ordered.packed, index), mask, recipe)
+    if order is not None and mask is not None:
+        known = None if statistics is None else statistics.permuted(order)
+        ordered = _finish(name, dtype, values[:, order], Selection(mask[:, order]), recipe, known)
+        return CompressedWeight(_in_order(ordered.packed, order), mask, recipe)
     if recipe.bits is None:
         assert mask is not None, "a recipe prunes or quantizes"
         _require_finite(name, f"compensated weight in {dtype}", values.to(dtype))
         return CompressedWeight(pack_pruned(values, mask, dtype, recipe.pattern), mask, recipe)
     group_size = recipe.group_size or values.shape[1]
-    scale = ops.column_scale(values, mask, method=recipe.scale, group_size=group_size)
-    grid = {"bits": recipe.bits, "group_size": group_size, "codebook": recipe.codebook, "pattern": recipe.pattern}
-    packed = round_to_nearest(values, mask, scale, **grid)  # type: ignore[arg-type]
+    scale = _column_scale(values, mask, recipe, statistics)
+    if recipe.round == "hqq":
+        codes, groups, zero = refine_zeros(values, scale, mask, bits=recipe.bits, group_size=group_size)
+        options = {"bits": recipe.bits, "group_size": group_size, "pattern": recipe.pattern}
+        packed = pack_rounded(codes, mask, groups, zero, scale, **options)  # type: ignore[arg-type]
+    else:
+        grid = {"bits": recipe.bits, "group_size": group_size, "codebook": recipe.codebook, "pattern": recipe.pattern}
+        packed = round_to_nearest(values, mask, scale, **grid)  # type: ignore[arg-type]
     return CompressedWeight(packed, mask, recipe)
+
+
+def _column_scale(values: Tensor, mask: Tensor | None, recipe: Recipe, statistics: InputStatistics | None) -> Tensor:
+    assert recipe.bits is not None
+    return find_column_scale(
+        values,
+        mask,
+        method=recipe.scale,
+        bits=recipe.bits,
+        group_size=recipe.group_size or values.shape[1],
+        codebook=recipe.codebook,
+        statistics=statistics,
+        search_error=recipe.search_error,
+    )
 
 
 def _in_order(packed: PackedWeight, index: Tensor | None) -> PackedWeight:

@@ -14,16 +14,34 @@ def sinq() -> dict[str, Any]:
     """SINQ (huawei-csl/SINQ; arXiv 2509.22944): Sinkhorn column scale per strip of 64 columns, then 4-bit rounding.
 
     Data-free, no pruning. Reproduces `sinkhorn_log` (16 iterations) and 1D tiling. Its row factor changes no code under
-    a scale per (row, group), so it is not stored.
+    a scale per (row, group), so it is not stored. Its other modes: `scale="sinq_2d"` (2D tiling), `codebook="nf4"` or
+    "nf3", `round="hqq"`. Its symmetric mode ("noz"), which wastes 3 of 16 levels, is left out.
 
     Deviations:
         in-range zero: the hull of a group contains 0 and the zero point is a code, so 0 is exact (the original's zero
             can lie outside the codes).
         no kurtosis gate: the original silently rounds heavy-tailed matrices without the scale.
         no quantized scales: scales are bfloat16 and zeros integer codes (the original's 8-bit zeros are fractional).
+        shared columns: 2D tiles share one column scale, the geometric mean of theirs (the original stores one vector
+            for every row of tiles).
+        centred codebooks: nf4 and nf3 have no shift (the original subtracts the mean of a group first).
+        best zeros of hqq: integers, with codes that belong to them (`refine_zeros`).
         any group size: a short last group instead of halving the group until it divides the row.
     """
     return {"bits": 4, "group_size": 64, "scale": "sinq", "round": "rtn", "sparsity": 0.0}
+
+
+def asinq() -> dict[str, Any]:
+    """A-SINQ (huawei-csl/SINQ, `method="asinq"`): SINQ whose column scale is the best of 20 by the layer's outputs.
+
+    Each scale mu1 / a_alpha blends mean |x| and mean |w| by alpha; errors are L1 (`search_error="l2"` for L2).
+
+    Those of `sinq` and these Deviations:
+        errors from X^T X: the L1 error of outputs is taken from their variances (`searched_column_scale`).
+        calibration: the recipe's dataset (the original has five prompts in its source), and inputs from the compressed
+            blocks before (the original's come from the dense model).
+    """
+    return sinq() | {"scale": "asinq", "search_error": "l1"}
 
 
 def magnitude() -> dict[str, Any]:
@@ -156,6 +174,7 @@ def three_tier() -> dict[str, Any]:
 
 PRESETS: dict[str, Callable[[], dict[str, Any]]] = {
     "sinq": sinq,
+    "asinq": asinq,
     "magnitude": magnitude,
     "wanda": wanda,
     "ria": ria,

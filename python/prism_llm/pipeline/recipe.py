@@ -15,6 +15,7 @@ from .presets import PRESETS
 
 BITS = (2, 3, 4, 5, 6, 8)
 CODEBOOK_BITS = {"nf4": 4, "nf3": 3}
+_SWEEPS = ("obs_sweep", "least_squares")
 DATA_FREE_SCORES = ("magnitude", "ri")
 Score = Literal["magnitude", "wanda", "wanda_variant", "ri", "ria", "clearcut", "prism", "prism_masked", "sparsegpt"]
 
@@ -44,12 +45,17 @@ class Recipe(BaseModel):
             "matrix"), "ri", "ria", "clearcut", "prism" (its Sinkhorn factors with zeros inside, as the original),
             "prism_masked" (its factors over survivors), or "sparsegpt" (adaptive, inside the sweep).
         ria_exponent: of the input's norm in the scores "ria" and "clearcut".
-        compensate: update of the kept weights: "none", "obs_one_shot" (PRISM) or "obs_sweep" (SparseGPT).
+        compensate: update of the kept weights: "none", "obs_one_shot" (PRISM), "obs_sweep" (SparseGPT; with any other
+            score it reconstructs on that score's mask), or "least_squares" (the exact optimum on the mask; the sweep
+            where calibration tokens are too few for it).
         bits: 2, 3, 4, 5, 6 or 8 per code; None = no quantization.
         group_size: columns per group scale; None = one group per row.
         codebook: "uniform", "nf4" (4 bits) or "nf3" (3 bits).
-        scale: column scale: "none", "rms" (closed form), "sinq" or "prism"; over survivors where a mask is known.
-        round: "rtn" (after everything else) or "joint" (inside the sweep, which compensates rounding too).
+        scale: column scale: "none", "rms" (closed form), "sinq", "sinq_2d" (square tiles), "prism" or "asinq" (the
+            best of 20 by the layer's outputs); over survivors where a mask is known.
+        search_error: outputs' error that "asinq" minimizes: "l1" or "l2".
+        round: "rtn" (after everything else), "hqq" (the same with better zeros) or "joint" (inside a sweep, which
+            compensates rounding too; after "least_squares", a sweep over its solution).
         percdamp: damping of the Hessian, relative to its mean diagonal.
         block_size: columns that the sweep handles at a time.
         max_tokens: statistics over the first so many tokens only; None = all.
@@ -81,12 +87,13 @@ class Recipe(BaseModel):
     owl_lambda: float = 0.08
     score: Score = "wanda"
     ria_exponent: float = 0.5
-    compensate: Literal["none", "obs_one_shot", "obs_sweep"] = "none"
+    compensate: Literal["none", "obs_one_shot", "obs_sweep", "least_squares"] = "none"
     bits: int | None = None
     group_size: int | None = 64
     codebook: Literal["uniform", "nf4", "nf3"] = "uniform"
-    scale: Literal["none", "rms", "sinq", "prism"] = "rms"
-    round: Literal["rtn", "joint"] = "rtn"
+    scale: Literal["none", "rms", "sinq", "sinq_2d", "prism", "asinq"] = "rms"
+    search_error: Literal["l1", "l2"] = "l1"
+    round: Literal["rtn", "hqq", "joint"] = "rtn"
     percdamp: float = 0.01
     block_size: int = 128
     max_tokens: int | None = None
@@ -149,9 +156,14 @@ class Recipe(BaseModel):
         return " ".join([*wide, self.score])
 
     @property
+    def compensates(self) -> bool:
+        """Whether kept weights are updated."""
+        return self.compensate != "none" and (self.prunes or self.round == "joint")
+
+    @property
     def needs_gram(self) -> bool:
         """Whether X^T X of the inputs is needed."""
-        return self.compensate != "none" and (self.prunes or self.round == "joint")
+        return self.compensates or (self.bits is not None and self.scale == "asinq")
 
     @property
     def needs_calibration(self) -> bool:
@@ -226,7 +238,8 @@ class Recipe(BaseModel):
             _require(not pattern.is_structured, "pattern", free, self.pattern)
             _require(self.scope == "matrix", "scope", "be matrix for score wanda_variant", self.scope)
         if self.score == "sparsegpt" and self.prunes:
-            _require(self.compensate == "obs_sweep", "compensate", "be obs_sweep for score sparsegpt", self.compensate)
+            rule = "be obs_sweep or least_squares for score sparsegpt"
+            _require(self.compensate in _SWEEPS, "compensate", rule, self.compensate)
             fits = not pattern.is_structured or self.block_size % pattern.m == 0
             _require(fits, "block_size", f"be a multiple of m in the pattern {self.pattern}", self.block_size)
 
@@ -235,10 +248,13 @@ class Recipe(BaseModel):
             _require(self.bits in BITS, "bits", f"be one of {', '.join(map(str, BITS))} or None", self.bits)
             wanted = CODEBOOK_BITS.get(self.codebook, self.bits)
             _require(self.bits == wanted, "bits", f"be {wanted} for codebook {self.codebook}", self.bits)
+        if self.round == "hqq" and self.bits is not None:
+            _require(self.codebook == "uniform", "codebook", "be uniform for hqq rounding", self.codebook)
         group_size = self.group_size
         _require(group_size is None or group_size >= 1, "group_size", "be at least 1 or None", group_size)
         if self.round == "joint" and self.bits is not None:
-            _require(self.compensate == "obs_sweep", "compensate", "be obs_sweep for joint rounding", self.compensate)
+            rule = "be obs_sweep or least_squares for joint rounding"
+            _require(self.compensate in _SWEEPS, "compensate", rule, self.compensate)
             _require(self.codebook == "uniform", "codebook", "be uniform for joint rounding", self.codebook)
             fits = group_size is None or self.block_size % group_size == 0
             rule = f"be a multiple of group_size {group_size} for joint rounding"

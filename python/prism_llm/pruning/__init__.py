@@ -2,6 +2,7 @@
 
 from .compensation import SweepResult, obs_one_shot, obs_sweep
 from .hessian import HessianSolver
+from .least_squares import LeastSquaresResult, enough_tokens, least_squares
 from .masks import Pattern, pruned_by, select_mask
 from .permutation import FindOrder, Permute, find_permutation, permuted_mask, require_solver, within_heads
 from .ratios import GlobalThreshold, count_outliers, exact_counts, owl_sparsities
@@ -12,15 +13,18 @@ __all__ = [
     "FindOrder",
     "GlobalThreshold",
     "HessianSolver",
+    "LeastSquaresResult",
     "Pattern",
     "Permute",
     "SweepResult",
     "clearcut_score",
     "count_outliers",
     "demote",
+    "enough_tokens",
     "exact_counts",
     "expand_tiers",
     "find_permutation",
+    "least_squares",
     "magnitude_score",
     "map_shape",
     "obs_one_shot",

@@ -44,6 +44,16 @@ class HessianSolver:
         """
         return self._cached("sweep", self._find_sweep_factor)
 
+    def damped_hessian(self) -> Tensor:
+        """H [k, k] of `sweep_factor` with the first damping, for what needs no factorization."""
+        hessian, damping = self._sweep_hessian()
+        hessian.diagonal().add_(damping)
+        return hessian
+
+    def output_factor(self) -> Tensor | None:
+        """Lower Cholesky factor L [k, k] of the damped H: ||D L|| is how far outputs move when weights move by D."""
+        return self._cached("output", lambda: self._climb(*self._sweep_hessian(), 0.0, _factor))
+
     def dead_inputs(self) -> Tensor:
         """bool [k]: inputs that were 0 for every token."""
         return self._gram().diagonal() == 0
@@ -59,13 +69,17 @@ class HessianSolver:
         return self._climb(gram, damping, ONE_SHOT_LEAST_DAMPING, _inverse)
 
     def _find_sweep_factor(self) -> Tensor | None:
+        return self._climb(*self._sweep_hessian(), 0.0, _inverse_factor)
+
+    def _sweep_hessian(self) -> tuple[Tensor, float]:
+        """(2 / tokens) X^T X with ones for dead inputs, and its first damping."""
         hessian = self._gram() * (2 / max(self.statistics.tokens, 1))
         dead = self.dead_inputs()
         diagonal = hessian.diagonal()
         living = diagonal[~dead]
         damping = self.percdamp * float(living.mean()) if living.numel() else self.percdamp
         diagonal[dead] = 1.0
-        return self._climb(hessian, damping, 0.0, _inverse_factor)
+        return hessian, damping
 
     def _cached(self, name: str, compute: Callable[[], Tensor | None]) -> Tensor | None:
         if name not in self._cache:
@@ -88,9 +102,14 @@ class HessianSolver:
         return None
 
 
-def _inverse(matrix: Tensor) -> Tensor | None:
+def _factor(matrix: Tensor) -> Tensor | None:
     factor, info = torch.linalg.cholesky_ex(matrix)
-    return None if int(info) else torch.cholesky_inverse(factor)
+    return None if int(info) else factor
+
+
+def _inverse(matrix: Tensor) -> Tensor | None:
+    factor = _factor(matrix)
+    return None if factor is None else torch.cholesky_inverse(factor)
 
 
 def _inverse_factor(matrix: Tensor) -> Tensor | None:

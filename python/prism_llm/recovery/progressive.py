@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..checkpoint import (
     check_output,
     compress_to_checkpoint,
@@ -93,6 +95,7 @@ def run_schedule(
     training: Training,
     *,
     data_dir: str | Path | None = None,
+    device: torch.device | str = "cpu",
     overwrite: bool = False,
     stages: Stages | None = None,
 ) -> Path:
@@ -106,6 +109,7 @@ def run_schedule(
         out: directory to produce; appears complete or not at all.
         schedule: the iterations.
         training: settings; the schedule gives the epochs.
+        device: where to train.
         overwrite: replace the checkpoint of a run that ended, and begin anew.
         stages: gives each stage, by its title, the progress to report to.
 
@@ -133,7 +137,7 @@ def run_schedule(
             if not is_checkpoint(last):
                 report = None if stages is None else stages(f"{title}, training")
                 own = replace(training, epochs=row.epochs)
-                finetune(pruned, last, own, data_dir=data_dir, progress=report)
+                finetune(pruned, last, own, data_dir=data_dir, device=device, progress=report)
     assert last is not None
     return _publish(last, out, overwrite)
 

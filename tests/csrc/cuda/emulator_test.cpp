@@ -128,12 +128,12 @@ void TestBits() {
 
 void PairsKernel(const uint32_t* in, float* out) {
   const float2 pair = cuda::UnpackFp16(cuda::LoadOnce8(in).y);
-  out[0] = pair.x, out[1] = pair.y;
+  cuda::Store16(out, make_uint4(__float_as_uint(pair.x), __float_as_uint(pair.y), 0, 0));
 }
 
 void TestPairs() {
   alignas(8) const uint32_t in[2] = {0, FloatToFloat16(-1.5f) | static_cast<uint32_t>(FloatToFloat16(0.25f)) << 16};
-  float out[2] = {};
+  alignas(16) float out[4] = {};
   cuda::Launch(PairsKernel, 1, 1, 0, nullptr, in, out);
   PRISM_CHECK(out[0] == -1.5f && out[1] == 0.25f, "%f %f", static_cast<double>(out[0]), static_cast<double>(out[1]));
 }

@@ -148,6 +148,11 @@ inline uint2 LoadOnce8(const void* at) {
   return value;
 }
 
+inline void Store16(void* at, uint4 value) {
+  emulated::RequireAligned16(at);
+  std::memcpy(at, &value, sizeof value);
+}
+
 inline uint32_t PackBf16(float low, float high) {
   return FloatToBFloat16(low) | static_cast<uint32_t>(FloatToBFloat16(high)) << 16;
 }

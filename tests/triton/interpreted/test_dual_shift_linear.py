@@ -45,10 +45,11 @@ def check(problem, dtype, bits, codebook, group_size, generator, activation_bits
 
 @pytest.mark.parametrize("problem", LINEAR_PROBLEMS, ids=lambda p: p.id)
 def test_matches_reference(poison, generator, problem):
+    """Three of the grids on each shape, all of them on some; the slow test has the others."""
     for i, (bits, codebook) in enumerate(GRIDS):
-        if i % 2 == problem.n % 2 or problem.n * problem.k < 4000:  # the slow test has the others
-            check(problem, DTYPES[i % 3], bits, codebook, GROUP_SIZES[(i + problem.k) % len(GROUP_SIZES)], generator)
-            check(problem, DTYPES[i % 2], bits, codebook, (64, 32, 128)[i % 3], generator)
+        if (i + problem.n) % 3 == 0:
+            check(problem, DTYPES[(i + problem.k) % 2], bits, codebook, (64, 32, 128)[problem.n % 3], generator)
+    check(problem, DTYPES[problem.k % 3], 4, "uniform", GROUP_SIZES[problem.k % len(GROUP_SIZES)], generator)
 
 
 @pytest.mark.slow
@@ -60,13 +61,13 @@ def test_all_grids_match_reference(poison, generator, problem):
                 check(problem, dtype, bits, codebook, group_size, generator)
 
 
-@pytest.mark.parametrize("problem", LINEAR_PROBLEMS[1:10:3], ids=lambda p: p.id)
+@pytest.mark.parametrize("problem", LINEAR_PROBLEMS[2:9:4], ids=lambda p: p.id)
 def test_8_bit_activations_match_reference(poison, generator, problem):
     for i, bits in enumerate((2, 3, 4, 5, 6, 8)):
         check(problem, DTYPES[i % 3], bits, "uniform", GROUP_SIZES[i], generator, activation_bits=8)
 
 
-@pytest.mark.parametrize("m", [1, 17, 70])
+@pytest.mark.parametrize("m", [17, 70])
 def test_tiles_of_tokens_and_parts_of_k(poison, generator, m):
     """Few rows and a long k are split; more than 16, 32 and 64 tokens take other tiles."""
     check(LinearProblem("split", m, 70, 1400), torch.bfloat16, 3, "uniform", 64, generator)

@@ -24,9 +24,9 @@ def test_matches_reference(poison, generator):
             dtype = (torch.float32, torch.bfloat16, torch.float16)[g % 3]
             weight, mask = make_weight(n, k, generator, dtype)
             column_scale, group = make_column_scale(k, generator), GROUP_SIZES[(s + g) % len(GROUP_SIZES)]
-            if k // group > 40 and g > 2:  # a program per group: two grids of one-column groups will do
+            if k // group > 40 or (s + g) % 2:  # the interpreter runs a program per group
                 continue
-            assert_same(weight, column_scale, mask if (s + g) % 2 else None, bits, group, codebook)
+            assert_same(weight, column_scale, mask if g % 4 else None, bits, group, codebook)
 
 
 def test_pruned_weights_are_not_looked_at():

@@ -51,9 +51,9 @@ def assert_close(weight, mask, variant, iterations, limit=1e-4):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_matches_reference(poison, generator, variant):
-    for i, shape in enumerate(SHAPES):
+    for i, shape in enumerate(SHAPES[:-2]):  # the slow test has the others
         weight, mask = problem(shape, generator, (None, 0.5, 0.1)[i % 3])
-        assert_close(weight, mask, variant, (16, 0, 1, 2)[i % 4] if i < 8 else (3, 8)[i % 2])
+        assert_close(weight, mask, variant, (16, 0, 1, 2)[i % 4] if i < 4 else 1 + i % 3)
 
 
 @pytest.mark.slow
