@@ -19,8 +19,8 @@ class Sparse24Linear(Sparse24LinearBase, BitmapLinear):
 
     On a GPU, 16-bit weights run `ops.sparse24_linear` for few tokens, the dense product for more, and cuSPARSELt from
     the number of tokens on at which `crossovers.json` says that it wins (`dispatch.cusparselt_crossover`). It holds 9
-    bits per weight there as on a CPU, and 9 more for cuSPARSELt where that serves. cuSPARSELt has no gradient: where one
-    is needed, the dense product runs. Activations of another dtype than the weight's take the dense product as well.
+    bits per weight there as on a CPU, and 9 more for cuSPARSELt where that serves. cuSPARSELt has no gradient: where
+    one is needed, the dense product runs, as it does for activations of another dtype than the weight's.
     """
 
     FORMAT = Sparse24Weight
