@@ -91,8 +91,10 @@ def compress_blocks(
         if recipe.fold or (recipe.prunes and recipe.permute != "none"):
             store.load(0)
             probe = adapter.capture([_probe_tokens(model)])
-        pruned_plan = [_pruned_only(recipe, linears, factored) for linears in plan]
-        allocation = allocate(adapter, pruned_plan, recipe, inputs, store, experts)
+        # No name holds this second plan: the dense weights in it must not outlive their block.
+        allocation = allocate(
+            adapter, [_pruned_only(recipe, linears, factored) for linears in plan], recipe, inputs, store, experts
+        )
         for index, linears in enumerate(plan):
             store.load(index)
             modules = _compress_block(

@@ -26,6 +26,7 @@ _MLP: dict[str, tuple[tuple[str, ...], ...]] = {
     "down_proj": (("up_proj", "gate_proj"), ("gate_up_proj",)),
     "fc2": (("fc1",),),
     "dense_4h_to_h": (("dense_h_to_4h",),),
+    "c_proj": (("c_fc",),),
     "w2": (("w1", "w3"),),
 }
 _ATTENTION = ("o_proj", "out_proj")

@@ -287,7 +287,8 @@ def _finish(
     mask, order = (None, None) if chosen is None else chosen
     require_finite(name, "compensated weight", values)
     if order is not None and mask is not None:
-        known = None if statistics is None else statistics.permuted(order)
+        # Only the search of scales reads statistics from here on; X^T X in another order is as large again.
+        known = None if statistics is None or recipe.scale != "asinq" else statistics.permuted(order)
         ordered = _finish(name, dtype, values[:, order], Selection(mask[:, order]), recipe, known)
         return CompressedWeight(_in_order(ordered.packed, order), mask, recipe)
     if recipe.bits is None:
