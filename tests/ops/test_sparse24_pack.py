@@ -48,8 +48,8 @@ def test_layout_follows_the_formula(generator):
 
 def test_metadata_is_that_of_cutlass(generator):
     """torch converts 2:4 weights for CUTLASS, whose kernels load one word per lane and give it to the instruction: four
-    lanes hold two panels of 16 rows, with selector 0 the upper one, with 1 the lower. Rows and quads are put in the order
-    of the fragments first, because CUTLASS does not permute them."""
+    lanes hold two panels of 16 rows, with selector 0 the upper one, with 1 the lower. Rows and quads are put in the
+    order of the fragments first, because CUTLASS does not permute them."""
     conversions = pytest.importorskip("torch.sparse._semi_structured_conversions")
     n, k = 64, 192
     mask = quad_mask(n, k, generator)
@@ -58,9 +58,8 @@ def test_metadata_is_that_of_cutlass(generator):
     quads = torch.arange(k // 4).view(-1, 2, 4).transpose(1, 2).flatten()  # quad 4 p + i becomes quad 2 i + p
     ordered = mask[rows].view(n, k // 4, 4)[:, quads].reshape(n, k)
     _, metadata = conversions.sparse_semi_structured_from_dense_cutlass(ordered.half())
-    words = (
-        metadata.flatten().view(torch.int32).view(k // 32, n // 32, 8, 2, 2)
-    )  # step, two panels, g, panel, half of it
+    # [step, two panels, g, panel, half of its columns] and [two panels, panel, tile, g, step, half]
+    words = metadata.flatten().view(torch.int32).view(k // 32, n // 32, 8, 2, 2)
     ours = columns.view(n // 32, 2, k // 64, 8, 2, 2)
     assert torch.equal(words.view(k // 64, 2, n // 32, 8, 2, 2), ours.permute(2, 4, 0, 3, 1, 5))
 
