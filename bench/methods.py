@@ -100,7 +100,7 @@ VARIANTS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
     ("50+4-bit", "sparsegpt, joint, groups of 64", "sparsegpt", {"group_size": 64}),
     ("50+4-bit", "sparsegpt, then rounded, groups of 64", "sparsegpt", {"group_size": 64, "round": "rtn"}),
     ("50+4-bit", "prism, scale over survivors: closed form", "prism", {"scale": "rms"}),
-    ("50+4-bit", "prism, scale with zeros inside (sinq)", "prism", {"scale": "sinq"}),
+    ("50+4-bit", "prism, scale with zeros inside (sinq)", "prism", {"scale": "sinq_with_zeros"}),
 )
 
 #: Shares of the published five iterations.
