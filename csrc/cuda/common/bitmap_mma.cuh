@@ -272,7 +272,7 @@ __device__ inline void MultiplyBlock(const typename Source::Weight& weight, int 
 }
 
 template <class Source, class Half, class Shape>
-__global__ void __launch_bounds__(kMmaThreads, Shape::kBlocks) BitmapMmaKernel(typename Source::Weight weight, BitmapMmaArgs a) {
+__global__ void __launch_bounds__(kMmaThreads, Source::kOneShape ? 1 : Shape::kBlocks) BitmapMmaKernel(typename Source::Weight weight, BitmapMmaArgs a) {
   PRISM_DYNAMIC_SMEM(shared);
   const ChunkShare chunks = OwnChunks<Source, Shape>(a.k);
   Source source[Shape::kPanels];
