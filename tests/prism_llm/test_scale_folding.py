@@ -113,3 +113,34 @@ def test_folding_goes_with_pruning_and_calibration():
 def test_recipes_that_cannot_be_folded(fields, message):
     with pytest.raises(ValueError, match=message):
         Recipe(**fields)
+
+
+def test_a_checkpoint_holds_the_changed_neighbours(tmp_path):
+    """Streamed block by block from disk, with the fold, the model on disk is the one folded in memory."""
+    from tiny_text import tiny_folder, tiny_text
+    from typer.testing import CliRunner
+
+    from prism_llm.checkpoint import load, open_checkpoint
+    from prism_llm.cli.main import app
+    from prism_llm.models import load_network
+
+    folder, text = tiny_folder(tmp_path / "dense"), tmp_path / "text.txt"
+    text.write_text(tiny_text(), "utf-8")
+    options = ["--method", "sinq", "--fold", "--bits", "3", "--rounding", "hqq", "--group-size", "16"]
+    result = CliRunner().invoke(app, ["compress", str(folder), "-o", str(tmp_path / "out"), *options])
+    assert result.exit_code == 0, result.output
+    assert open_checkpoint(tmp_path / "out").recipe["fold"] is True
+    model = load_network(str(folder))
+    norm = model.model.layers[0].input_layernorm.weight.detach().clone()
+    compress_(model, Recipe(method="sinq", fold=True, bits=3, round="hqq", group_size=16))
+    loaded, ids = load(tmp_path / "out"), tokens(2, 10) % model.config.vocab_size
+    assert torch.equal(logits(loaded, ids), logits(model, ids))
+    assert not torch.equal(loaded.model.layers[0].input_layernorm.weight, norm)
+    more = ["--method", "ria", "--reconstruct", "--dataset", str(text), "--num-samples", "4", "--seqlen", "32"]
+    result = CliRunner().invoke(app, ["compress", str(folder), "-o", str(tmp_path / "b"), *more])
+    assert result.exit_code == 0, result.output
+    assert open_checkpoint(tmp_path / "b").report["linears"][0]["method"] == "ria > obs_sweep"
+    result = CliRunner().invoke(
+        app, ["compress", str(folder), "-o", str(tmp_path / "c"), *more, "--compensate", "none"]
+    )
+    assert result.exit_code == 2 and "--reconstruct: must go with --compensate obs_sweep" in result.output
