@@ -12,12 +12,12 @@
 // holds the mask of a unit, a sum over the warp places the units, and the exact range of bytes, widened to 16-byte vectors,
 // is copied to shared memory asynchronously, kStages - 1 chunks ahead. A stage holds a full chunk: no density overruns it.
 //
-// Blocks split n by panels, k by gridDim.y, tokens by gridDim.z; sums of a block's warps are added in their order, and those
+// Blocks split n by panels and m by tokens along gridDim.x, and k along gridDim.y; sums of a block's warps are added in their order, and those
 // of gridDim.y blocks by AddPartialSums in theirs: results do not depend on timing. Work is balanced by columns, which is
 // what instructions and masks cost; panels of unequal length are balanced by the scheduler, block by block.
 //
-// Bound at 50 % and few tokens: instructions, not memory. A position costs about 12 (4-bit codes, SASS of sm_90), where the
-// bandwidth of an H200 leaves time for 3.
+// Bound at 50 % and few tokens: instructions. Counted in the code for sm_90, a position costs about 9, of values and of
+// 4-bit codes (a third of it finds and copies the survivors); the bandwidth of an H200 leaves time for 7.8 and 3.1.
 #pragma once
 #include "bitmap.cuh"
 #include "ptx.cuh"
@@ -49,25 +49,31 @@ struct Float16Mma {
 
 // Everything but the weight.
 struct BitmapMmaArgs {
-  const void* x;                 // direct: [m, k] of the 16-bit dtype, k % 32 == 0; else fragments, bitmap_activations.cuh
-  bool direct;
-  const uint16_t* column_scale;  // bfloat16 [k] that multiplies a direct x, or null
+  const void* x;                 // 16-bit: one tile: [m, k rounded up to 32]; else fragments, bitmap_activations.cuh
+  const uint16_t* column_scale;  // one tile: bfloat16 [k] that still has to multiply x, or null
   const float* token_scale;      // [m] that multiplies y, or null
   const void* bias;              // [n] of y_dtype, or null
   DType y_dtype;
   void* y;         // [m, n]
   float* partial;  // [gridDim.y, m, n] where gridDim.y > 1
   int64_t m, n, k;
+  unsigned token_blocks;  // blocks that share panels: gridDim.x is their number times that of the blocks of panels
 };
+
+// Blocks of the same panels follow one another, so that all but the first find the weight in the second-level cache.
+__device__ inline int64_t TokenBlock(const BitmapMmaArgs& a) { return blockIdx.x % a.token_blocks; }
+__device__ inline int64_t PanelBlock(const BitmapMmaArgs& a) { return blockIdx.x / a.token_blocks; }
 
 // How many tokens, panels and warps: kPanelWarps times kMmaWarps / kPanelWarps warps of a block share columns and split them.
 template <int kTiles_, int kPanels_, int kPanelWarps_>
 struct MmaShape {
   static constexpr int kTiles = kTiles_, kPanels = kPanels_, kPanelWarps = kPanelWarps_;
   static constexpr int kSplit = kMmaWarps / kPanelWarps, kTokens = 8 * kTiles, kBlockPanels = kPanels * kPanelWarps;
+  static constexpr int kBlocks = kTiles == 1 ? (kPanels == 1 ? 3 : 2) : kTiles == 2 ? 2 : 1;  // of a multiprocessor at once
   static constexpr int kSumBytes = kMmaWarps * kPanels * kTokens * 16 * 4;
 };
 using OneTile = MmaShape<1, 1, 1>;
+using OneTileOfTwoPanels = MmaShape<1, 2, 1>;
 using TwoTiles = MmaShape<2, 1, 4>;
 using EightTiles = MmaShape<8, 2, 4>;
 
@@ -84,46 +90,75 @@ __device__ inline void StoreSum(const BitmapMmaArgs& a, int64_t token, int64_t r
   StoreFloat(sum, a.y, a.y_dtype, token * a.n + row);
 }
 
-// A lane's view of the activations: vectors of 8 columns of the token of each tile, block by block.
-template <class Half, class Shape>
+// A lane's activations, chunk by chunk: vectors of 8 columns of the token of each tile. What a one-tile kernel scales by
+// columns is multiplied when it is used: loads are under way until then.
+template <class Source, class Half, class Shape>
 class TokenReader {
  public:
-  __device__ TokenReader(const BitmapMmaArgs& a) {
+  struct Chunk {
+    uint4 x[Source::kBlocks][Shape::kTiles];
+    uint4 factors[Source::kBlocks];  // of one tile, where the source has column scales
+  };
+
+  __device__ TokenReader(const BitmapMmaArgs& a, int chunk) {
     const int lane = static_cast<int>(threadIdx.x) % 32, g = lane / 4, t = lane % 4;
-    if (Shape::kTiles == 1 && a.direct) {
-      const int64_t token = static_cast<int64_t>(blockIdx.z) * Shape::kTokens + g;
-      at_ = reinterpret_cast<const uint4*>(static_cast<const uint16_t*>(a.x) + min(token, a.m - 1) * a.k) + t;
-      factors_ = a.column_scale == nullptr ? nullptr : reinterpret_cast<const uint4*>(a.column_scale) + t;
-      stride_ = 4;
+    const int64_t blocks = NumBlocks32(a.k), first = static_cast<int64_t>(chunk) * Source::kBlocks;
+    if constexpr (kRows) {
+      const int64_t token = TokenBlock(a) * Shape::kTokens + g;
       there_ = token < a.m;
+      at_ = static_cast<const uint4*>(a.x) + (min(token, a.m - 1) * blocks + first) * 4 + t;
+      factors_ = a.column_scale == nullptr ? nullptr : reinterpret_cast<const uint4*>(a.column_scale) + first * 4 + t;
     } else {
-      at_ = static_cast<const uint4*>(a.x) + blockIdx.z * NumBlocks32(a.k) * Shape::kTiles * 32 + lane;
-      factors_ = nullptr;
-      stride_ = Shape::kTiles * 32;
       there_ = true;
+      at_ = static_cast<const uint4*>(a.x) + (TokenBlock(a) * blocks + first) * kStride + lane;
+      factors_ = nullptr;
     }
   }
 
-  // 0 where `exists` is false.
-  __device__ void Load(int64_t block, bool exists, uint4 (&tokens)[Shape::kTiles]) const {
+  // Block `block` of the chunk; 0 where it does not exist.
+  __device__ void Load(int block, bool exists, uint4 (&x)[Shape::kTiles]) const {
 #pragma unroll
     for (int tile = 0; tile < Shape::kTiles; ++tile) {
-      tokens[tile] = make_uint4(0, 0, 0, 0);
-      if (exists && there_) tokens[tile] = __ldg(at_ + block * stride_ + tile * 32);
+      x[tile] = make_uint4(0, 0, 0, 0);
+      if (exists && there_) x[tile] = __ldg(at_ + block * kStride + tile * 32);
     }
-    if (Shape::kTiles == 1 && factors_ != nullptr && exists) {
+  }
+
+  __device__ void Load(int blocks, Chunk& chunk) const {
+#pragma unroll
+    for (int block = 0; block < Source::kBlocks; ++block) {
+      Load(block, block < blocks, chunk.x[block]);
+    }
+    if constexpr (kRows && Source::kScaled) {
+      if (factors_ == nullptr) return;
+#pragma unroll
+      for (int block = 0; block < Source::kBlocks; ++block) chunk.factors[block] = __ldg(factors_ + min(block, blocks - 1) * kStride);
+    }
+  }
+
+  __device__ void Scale(int block, Chunk& chunk) const {
+    if constexpr (kRows && Source::kScaled) {
+      if (factors_ == nullptr) return;
       constexpr uint32_t kMinusZero = 0x80008000u;  // leaves the sign of a product that is 0
-      const uint4 factors = __ldg(factors_ + block * 4);
-      tokens[0].x = Half::Fma(tokens[0].x, factors.x, kMinusZero);
-      tokens[0].y = Half::Fma(tokens[0].y, factors.y, kMinusZero);
-      tokens[0].z = Half::Fma(tokens[0].z, factors.z, kMinusZero);
-      tokens[0].w = Half::Fma(tokens[0].w, factors.w, kMinusZero);
+      uint4& x = chunk.x[block][0];
+      const uint4& factors = chunk.factors[block];
+      x.x = Half::Fma(x.x, factors.x, kMinusZero);
+      x.y = Half::Fma(x.y, factors.y, kMinusZero);
+      x.z = Half::Fma(x.z, factors.z, kMinusZero);
+      x.w = Half::Fma(x.w, factors.w, kMinusZero);
     }
+  }
+
+  __device__ void Advance() {
+    at_ += Source::kBlocks * kStride;
+    if (factors_ != nullptr) factors_ += Source::kBlocks * kStride;
   }
 
  private:
+  static constexpr bool kRows = Shape::kTiles == 1;
+  static constexpr int kStride = kRows ? 4 : Shape::kTiles * 32;  // vectors of a block
+
   const uint4 *at_, *factors_;
-  int64_t stride_;
   bool there_;
 };
 
@@ -153,8 +188,8 @@ __device__ inline void FinishBlock(const BitmapMmaArgs& a, const float (&sums)[S
     }
   }
   __syncthreads();
-  const int64_t first_token = static_cast<int64_t>(blockIdx.z) * Shape::kTokens;
-  const int64_t first_row = static_cast<int64_t>(blockIdx.x) * Shape::kBlockPanels * kPanelRows;
+  const int64_t first_token = TokenBlock(a) * Shape::kTokens;
+  const int64_t first_row = PanelBlock(a) * Shape::kBlockPanels * kPanelRows;
   constexpr int kRows = Shape::kBlockPanels * 16;
   for (int i = static_cast<int>(threadIdx.x); i < kRows * Shape::kTokens; i += kMmaThreads) {
     const int row = i % kRows, token = i / kRows, panel = row / 16;
@@ -173,29 +208,40 @@ __device__ inline void FinishBlock(const BitmapMmaArgs& a, const float (&sums)[S
   }
 }
 
-template <class Source, class Half, class Shape>
-__global__ void __launch_bounds__(kMmaThreads, Shape::kTiles == 1 ? 3 : Shape::kTiles == 2 ? 2 : 1) BitmapMmaKernel(typename Source::Weight weight, BitmapMmaArgs a) {
-  PRISM_DYNAMIC_SMEM(shared);
+// The chunks of a warp, and where its block begins.
+struct ChunkShare {
+  int block_begin, begin, end;
+};
+
+__device__ inline int ShareOf(int64_t count, int64_t part, int64_t parts) { return static_cast<int>(count * part / parts); }
+
+template <class Source, class Shape>
+__device__ inline ChunkShare OwnChunks(int64_t k) {
+  const int64_t chunks = CeilDiv(CeilDiv(k, Source::kColumns), kChunkUnits);
+  const int first = ShareOf(chunks, blockIdx.y, gridDim.y), count = ShareOf(chunks, blockIdx.y + 1, gridDim.y) - first;
+  const int split = static_cast<int>(threadIdx.x) / 32 % Shape::kSplit;
+  return {first, first + ShareOf(count, split, Shape::kSplit), first + ShareOf(count, split + 1, Shape::kSplit)};
+}
+
+// Opens this warp's panels at its first chunk: the warps that share a panel sum up what lies before their block, each a
+// share of it, and their own chunks.
+template <class Source, class Shape>
+__device__ inline void OpenPanels(const typename Source::Weight& weight, const BitmapMmaArgs& a, const ChunkShare& chunks,
+                                  Source (&source)[Shape::kPanels], unsigned char* shared) {
   constexpr int kPanels = Shape::kPanels, kSplit = Shape::kSplit;
-  const int warp = static_cast<int>(threadIdx.x) / 32, split = warp % kSplit;
-  const int64_t panels = NumPanels(a.n), chunks = CeilDiv(CeilDiv(a.k, Source::kColumns), kChunkUnits);
-  const auto share = [](int64_t count, int64_t part, int64_t parts) { return static_cast<int>(count * part / parts); };
-  const int block_begin = share(chunks, blockIdx.y, gridDim.y), block_end = share(chunks, blockIdx.y + 1, gridDim.y);
-  const int begin = block_begin + share(block_end - block_begin, split, kSplit);
-  const int end = block_begin + share(block_end - block_begin, split + 1, kSplit);
-  const int64_t first_panel = static_cast<int64_t>(blockIdx.x) * Shape::kBlockPanels + warp / kSplit * kPanels;
+  const int warp = static_cast<int>(threadIdx.x) / 32, split = warp % kSplit, begin = chunks.block_begin;
+  const int64_t first_panel = PanelBlock(a) * Shape::kBlockPanels + warp / kSplit * kPanels;
   unsigned char* const ring = shared + warp * kPanels * kStages * Source::kStageBytes;
   unsigned char* const table = shared + kMmaWarps * kPanels * kStages * Source::kStageBytes;
   int* const sizes = reinterpret_cast<int*>(shared + BitmapMmaSharedBytes<Source, Shape>()) - Shape::kBlockPanels * kSplit * 2;
-
-  Source source[kPanels];
 #pragma unroll
   for (int p = 0; p < kPanels; ++p) {
     // A panel past the last one repeats it; its rows are not stored.
-    source[p].Start(weight, min(first_panel + p, panels - 1), begin, end, ring + p * kStages * Source::kStageBytes, table);
+    const int64_t panel = min(first_panel + p, NumPanels(a.n) - 1);
+    source[p].Start(weight, panel, chunks.begin, chunks.end, ring + p * kStages * Source::kStageBytes, table);
+    const int before = SizeOfChunks<Source>(weight, panel, ShareOf(begin, split, kSplit), ShareOf(begin, split + 1, kSplit));
+    const int mine = SizeOfChunks<Source>(weight, panel, chunks.begin, chunks.end);
     int* const own = sizes + ((warp / kSplit * kPanels + p) * kSplit + split) * 2;
-    const int before = SizeOfChunks<Source>(weight, source[p].panel, share(block_begin, split, kSplit), share(block_begin, split + 1, kSplit));
-    const int mine = SizeOfChunks<Source>(weight, source[p].panel, begin, end);
     if (threadIdx.x % 32 == 0) own[0] = before, own[1] = mine;
   }
   Source::FillTable(weight, table);
@@ -203,59 +249,74 @@ __global__ void __launch_bounds__(kMmaThreads, Shape::kTiles == 1 ? 3 : Shape::k
 #pragma unroll
   for (int p = 0; p < kPanels; ++p) {
     const int* const of_panel = sizes + (warp / kSplit * kPanels + p) * kSplit * 2;
-    for (int other = 0; other < kSplit; ++other) source[p].position += of_panel[2 * other] + (other < split ? of_panel[2 * other + 1] : 0);
+    for (int other = 0; other < kSplit; ++other) source[p].at += of_panel[2 * other] + (other < split ? of_panel[2 * other + 1] : 0);
   }
+}
 
-  float sums[kPanels][Shape::kTiles][4] = {};
-  const auto issue = [&](int chunk) {
-    if (chunk < end) {
+// One block of 32 columns of the panels of a warp; `last`: of the warp.
+template <class Source, class Half, class Shape>
+__device__ inline void MultiplyBlock(const typename Source::Weight& weight, int block, bool last, const uint4 (&tokens)[Shape::kTiles],
+                                     Source (&source)[Shape::kPanels], float (&sums)[Shape::kPanels][Shape::kTiles][4]) {
 #pragma unroll
-      for (int p = 0; p < kPanels; ++p) source[p].Issue(weight, (chunk - begin) % kStages);
+  for (int p = 0; p < Shape::kPanels; ++p) {
+    uint32_t fragments[2][4];
+    source[p].template Fragments<Half>(weight, block, fragments);
+#pragma unroll
+    for (int tile = 0; tile < Shape::kTiles; ++tile) {
+      const uint32_t first[2] = {tokens[tile].x, tokens[tile].y}, second[2] = {tokens[tile].z, tokens[tile].w};
+      Half::Mma(source[p].Sums(sums[p], tile), fragments[0], first);
+      Half::Mma(source[p].Sums(sums[p], tile), fragments[1], second);
+    }
+    source[p].EndBlock(weight, last, sums[p]);
+  }
+}
+
+template <class Source, class Half, class Shape>
+__global__ void __launch_bounds__(kMmaThreads, Source::kOneShape ? 1 : Shape::kBlocks) BitmapMmaKernel(typename Source::Weight weight, BitmapMmaArgs a) {
+  PRISM_DYNAMIC_SMEM(shared);
+  const ChunkShare chunks = OwnChunks<Source, Shape>(a.k);
+  Source source[Shape::kPanels];
+  OpenPanels<Source, Shape>(weight, a, chunks, source, shared);
+  int issued = 0;
+  const auto issue = [&](int chunk) {
+    if (chunk < chunks.end) {
+#pragma unroll
+      for (int p = 0; p < Shape::kPanels; ++p) source[p].Issue(weight, issued);
+      issued = (issued + 1) % kStages;
     }
     CopyAsyncCommit();
   };
-  for (int ahead = 0; ahead < kStages - 1; ++ahead) issue(begin + ahead);
-  const TokenReader<Half, Shape> reader(a);
-  const auto multiply = [&](int block, bool last, const uint4(&tokens)[Shape::kTiles]) {
-#pragma unroll
-    for (int p = 0; p < kPanels; ++p) {
-      uint32_t fragments[2][4];
-      source[p].template Fragments<Half>(weight, block, fragments);
-#pragma unroll
-      for (int tile = 0; tile < Shape::kTiles; ++tile) {
-        const uint32_t first[2] = {tokens[tile].x, tokens[tile].y}, second[2] = {tokens[tile].z, tokens[tile].w};
-        Half::Mma(source[p].Sums(sums[p], tile), fragments[0], first);
-        Half::Mma(source[p].Sums(sums[p], tile), fragments[1], second);
-      }
-      source[p].EndBlock(weight, last, sums[p]);
-    }
-  };
-  for (int chunk = begin; chunk < end; ++chunk) {
+  for (int ahead = 0; ahead < kStages - 1; ++ahead) issue(chunks.begin + ahead);
+  TokenReader<Source, Half, Shape> reader(a, chunks.begin);
+  float sums[Shape::kPanels][Shape::kTiles][4] = {};
+  int stage = 0, blocks_left = static_cast<int>(NumBlocks32(a.k)) - chunks.begin * Source::kBlocks;
+  for (int chunk = chunks.begin; chunk < chunks.end; ++chunk) {
     constexpr bool kAhead = Shape::kTiles <= 2;  // a chunk's activations are asked for before its weights are waited for
-    const int64_t first_block = static_cast<int64_t>(chunk) * Source::kBlocks;
-    const int blocks = static_cast<int>(min(static_cast<int64_t>(Source::kBlocks), NumBlocks32(a.k) - first_block));
-    uint4 tokens[kAhead ? Source::kBlocks : 1][Shape::kTiles];
-    if constexpr (kAhead) {
-#pragma unroll
-      for (int block = 0; block < Source::kBlocks; ++block) reader.Load(first_block + block, block < blocks, tokens[block]);
-    }
+    const int blocks = min(Source::kBlocks, blocks_left);
+    const bool last_chunk = chunk + 1 == chunks.end;
+    typename TokenReader<Source, Half, Shape>::Chunk tokens;
+    if constexpr (kAhead) reader.Load(blocks, tokens);
     CopyAsyncWait<kStages - 2>();
     __syncwarp();  // this chunk is there for all lanes, and all have read the one before
     issue(chunk + kStages - 1);
 #pragma unroll
-    for (int p = 0; p < kPanels; ++p) source[p].StartChunk(weight, (chunk - begin) % kStages);
-    const auto is_last = [&](int block) { return chunk + 1 == end && block + 1 == blocks; };
+    for (int p = 0; p < Shape::kPanels; ++p) source[p].StartChunk(weight, stage);
     if constexpr (kAhead) {
 #pragma unroll
       for (int block = 0; block < Source::kBlocks; ++block) {
-        if (block < blocks) multiply(block, is_last(block), tokens[block]);
+        if (block >= blocks) break;
+        reader.Scale(block, tokens);
+        MultiplyBlock<Source, Half, Shape>(weight, block, last_chunk && block + 1 == blocks, tokens.x[block], source, sums);
       }
     } else {
       for (int block = 0; block < blocks; ++block) {
-        reader.Load(first_block + block, true, tokens[0]);
-        multiply(block, is_last(block), tokens[0]);
+        reader.Load(block, true, tokens.x[0]);
+        MultiplyBlock<Source, Half, Shape>(weight, block, last_chunk && block + 1 == blocks, tokens.x[0], source, sums);
       }
     }
+    reader.Advance();
+    stage = (stage + 1) % kStages;
+    blocks_left -= Source::kBlocks;
   }
   CopyAsyncWait<0>();
   FinishBlock<Shape>(a, sums, reinterpret_cast<float*>(shared));
@@ -277,8 +338,9 @@ template <class Source, class Half, class Shape>
 cudaError_t LaunchBitmapMma(const typename Source::Weight& weight, const BitmapMmaArgs& args, int splits, cudaStream_t stream) {
   BitmapMmaArgs a = args;
   if (splits == 1) a.partial = nullptr;
-  const dim3 grid(static_cast<unsigned>(CeilDiv(NumPanels(a.n), Shape::kBlockPanels)), static_cast<unsigned>(splits),
-                  static_cast<unsigned>(CeilDiv(a.m, Shape::kTokens)));
+  a.token_blocks = static_cast<unsigned>(CeilDiv(a.m, Shape::kTokens));
+  const int64_t panel_blocks = CeilDiv(NumPanels(a.n), Shape::kBlockPanels);
+  const dim3 grid(static_cast<unsigned>(panel_blocks * a.token_blocks), static_cast<unsigned>(splits));
   const cudaError_t error = Launch(BitmapMmaKernel<Source, Half, Shape>, grid, kMmaThreads, BitmapMmaSharedBytes<Source, Shape>(), stream, weight, a);
   if (error != cudaSuccess || splits == 1) return error;
   return AddPartialSums(a, splits, stream);

@@ -18,8 +18,10 @@ from ..pruning import HessianSolver, require_solver
 from .allocation import Allocation, allocate, least_pruned, require_pruned_as_named
 from .folding import fold_permutations
 from .layer import compress_weight, without_calibration
+from .low_rank import compress_low_rank, low_rank_names
 from .recipe import Recipe
 from .report import CompressionReport, LinearReport, relative_error
+from .scale_folding import fold_column_scales
 
 OnBlock = Callable[[int, str, dict[str, PackedLinear]], object]
 Progress = Callable[[int, int, str], object]
@@ -29,6 +31,8 @@ _ALL_LINEARS: tuple[str, ...] = Recipe.model_fields["targets"].default
 # Enough for efficient matrix products, few enough that one batch's activations stay small beside a block.
 _TOKENS_PER_BATCH = 4096
 _PROBE_TOKENS = 32
+# Of SINQ's factors where a row is one group.
+_WIDEST_STRIP = 2**31 - 1
 
 
 class BlockStore(Protocol):
@@ -73,6 +77,7 @@ def compress_blocks(
     require_solver(recipe.permute)
     adapter = DecoderAdapter(model)
     plan, left, experts = _plan(adapter, recipe)
+    factored = _leave_to_factors(recipe, plan, left)
     _check_tier_maps(tiers, [name for linears in plan for name in linears])
     report = CompressionReport(recipe.to_dict(), left=left, block_parameters=_count_parameters(adapter))
     if calibration is not None and not recipe.needs_calibration:
@@ -83,14 +88,17 @@ def compress_blocks(
             batches = list(_batches(model, calibration))
             store.load(0)
             inputs = adapter.capture(batches)
-        if recipe.prunes and recipe.permute != "none":
+        if recipe.fold or (recipe.prunes and recipe.permute != "none"):
             store.load(0)
             probe = adapter.capture([_probe_tokens(model)])
-        allocation = allocate(adapter, plan, recipe, inputs, store, experts)
+        # No name holds this second plan: the dense weights in it must not outlive their block.
+        allocation = allocate(
+            adapter, [_pruned_only(recipe, linears, factored) for linears in plan], recipe, inputs, store, experts
+        )
         for index, linears in enumerate(plan):
             store.load(index)
             modules = _compress_block(
-                adapter, index, linears, recipe, inputs, report, tiers or {}, allocation, experts, probe
+                adapter, index, linears, recipe, inputs, report, tiers or {}, allocation, experts, probe, factored
             )
             if inputs is not None and index + 1 < len(plan):
                 for batch, calls in enumerate(inputs.calls):
@@ -115,10 +123,18 @@ def _compress_block(
     allocation: Allocation,
     experts: set[str],
     probe: CapturedInputs | None,
+    factored: set[str],
 ) -> dict[str, PackedLinear]:
     """Replaces `linears` of one block, and empties the dict; statistics are freed with the last linear they serve."""
     statistics: dict[str, InputStatistics] = {}
     groups = [[name] for name in linears]
+    scaled: dict[str, str] = {}
+    if recipe.fold and linears and probe is not None:
+        found = fold_column_scales(
+            adapter, index, probe, method=recipe.scale, group_size=recipe.group_size or _WIDEST_STRIP
+        )
+        scaled = found.notes
+        report.notes += [f"column scale not folded, the block would change: {pair}" for pair in found.refused]
     if inputs is not None and linears:
         collector = StatisticsCollector(
             linears, hessian=recipe.needs_gram, max_tokens=recipe.max_tokens, optional=experts
@@ -127,17 +143,21 @@ def _compress_block(
         collector.run(lambda h=h, c=c: adapter.run_block(index, h, c[index]) for h, c in calls)  # type: ignore[misc]
         statistics, groups = collector.statistics, collector.groups()
         del collector
-    folded = fold_permutations(adapter, index, linears, recipe, statistics, probe) if probe is not None else {}
+    prunable = _pruned_only(recipe, linears, factored)
+    permutes = probe is not None and recipe.prunes and recipe.permute != "none"
+    folded = fold_permutations(adapter, index, prunable, recipe, statistics, probe) if probe and permutes else {}
     modules: dict[str, PackedLinear] = {}
     for group in groups:
         shared = statistics.get(group[0])
         solver = HessianSolver(shared, recipe.percdamp) if shared is not None and recipe.needs_gram else None
         for name in group:
             linear, map_ = linears[name], tiers.get(name)
-            pruned = allocation(name, linear.weight)
-            own, notes = recipe, []
+            pruned = allocation(name, linear.weight) if name in prunable else None
+            own, notes = recipe if name in factored else _without_factors(recipe), []
             if name in folded:
-                own, notes = recipe.replace(permute="none"), [folded[name]]
+                own, notes = own.replace(permute="none"), [folded[name]]
+            if name in scaled and own.bits is not None:
+                own, notes = own.replace(sparsity=own.sparsity, scale="none", fold=False), [*notes, scaled[name]]
             modules[name] = _compress_linear(
                 adapter.model, name, linear, own, shared, solver, report, map_, pruned, notes
             )
@@ -165,7 +185,10 @@ def _compress_linear(
         recipe = without_calibration(recipe)
         if recipe.needs_calibration:
             raise CalibrationError(f"calibration never reached {name}: it saw 0 tokens")
-    result = compress_weight(name, linear.weight, recipe, statistics, solver, tiers, pruned)
+    if recipe.low_rank is None:
+        result = compress_weight(name, linear.weight, recipe, statistics, solver, tiers, pruned)
+    else:
+        result = compress_low_rank(name, linear.weight, recipe, statistics, solver, pruned)
     if unseen:
         result.notes.append("no calibration token reached it: score magnitude, no compensation")
     if result.mask is not None:
@@ -175,7 +198,7 @@ def _compress_linear(
     replace_module(model, name, module)
     seconds = time.perf_counter() - started
     dense = linear.weight.detach()
-    error, measure = relative_error(dense.float(), result.packed.to_dense(torch.float32), statistics)
+    error, measure = relative_error(dense, result.packed.to_dense(torch.float32), statistics)
     report.linears.append(
         LinearReport(
             fqn=name,
@@ -194,6 +217,28 @@ def _compress_linear(
         )
     )
     return module
+
+
+def _leave_to_factors(recipe: Recipe, plan: list[dict[str, nn.Linear]], left: dict[str, str]) -> set[str]:
+    """The linears that get factors; where the recipe does nothing else, the others leave the plan."""
+    factored = low_rank_names(recipe, [item for linears in plan for item in linears.items()])
+    if recipe.low_rank is not None and not recipe.prunes and recipe.bits is None:
+        for linears in plan:
+            for name in [name for name in linears if name not in factored]:
+                del linears[name]
+                left[name] = "not a target of low_rank"
+    return factored
+
+
+def _pruned_only(recipe: Recipe, linears: dict[str, nn.Linear], factored: set[str]) -> dict[str, nn.Linear]:
+    """Those that are not factors and nothing else."""
+    if recipe.low_rank is None or recipe.low_rank_of != "weight":
+        return linears
+    return {name: linear for name, linear in linears.items() if name not in factored}
+
+
+def _without_factors(recipe: Recipe) -> Recipe:
+    return recipe if recipe.low_rank is None else recipe.replace(sparsity=recipe.sparsity, low_rank=None)
 
 
 def _check_tier_maps(tiers: Mapping[str, Tensor] | None, names: Sequence[str]) -> None:
