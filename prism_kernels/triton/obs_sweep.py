@@ -41,11 +41,9 @@ def _choose(values, diagonal, kept, column, j, b, n_keep, m):
 
 @triton.jit
 def _sweep_kernel(
-    weight, factor, mask, column_scale, scale, zero,
-    out, error_out, mask_out, codes_out, scale_out, zero_out,
-    n, b, n_keep, m, num_groups, group_size,
-    BITS: tl.constexpr, FIND_MASK: tl.constexpr, HAS_MASK: tl.constexpr, FIND_GRIDS: tl.constexpr,
-    HAS_COLUMN_SCALE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    weight, factor, mask, column_scale, scale, zero, out, error_out, mask_out, codes_out, scale_out, zero_out,
+    n, b, n_keep, m, num_groups, group_size, BITS: tl.constexpr, FIND_MASK: tl.constexpr, HAS_MASK: tl.constexpr,
+    FIND_GRIDS: tl.constexpr, HAS_COLUMN_SCALE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, COLUMNS)
