@@ -9,17 +9,22 @@
 namespace prism::cuda {
 namespace {
 
-bool TakesTensorCores(const DualShiftLinearArgs& a) {
-  const bool whole_blocks = a.group_size % kBlockColumns == 0 || a.group_size >= a.k;
-  return a.x_dtype != DType::kFloat32 && whole_blocks && a.k > 0 && a.k <= INT32_MAX - kBlockColumns;
+int64_t GroupBlocks(const DualShiftLinearArgs& a) {
+  return a.group_size >= a.k ? NumBlocks32(a.k) : a.group_size / kBlockColumns;
 }
 
-int64_t PaddedColumns(const DualShiftLinearArgs& a) { return CeilDiv(a.k, int64_t{8}) * 8; }
+bool TakesTensorCores(const DualShiftLinearArgs& a) {
+  const bool whole_blocks = a.group_size % kBlockColumns == 0 || a.group_size >= a.k;
+  return a.x_dtype != DType::kFloat32 && whole_blocks && a.k > 0 &&
+         NumBlocks32(a.k) * GroupBlocks(a) < kGroupReciprocalLimit;
+}
 
-// Whether rows of x are not whole vectors of 16 bytes.
+int64_t PaddedColumns(const DualShiftLinearArgs& a) { return NumBlocks32(a.k) * kBlockColumns; }
+
+// Whether rows of x are not whole blocks of columns, in vectors of 16 bytes.
 bool NeedsPadding(const DualShiftLinearArgs& a) {
   const auto aligned = [](const void* at) { return reinterpret_cast<uintptr_t>(at) % 16 == 0; };
-  return a.k % 8 != 0 || !aligned(a.x) || !aligned(a.column_scale);
+  return a.k % kBlockColumns != 0 || !aligned(a.x) || !aligned(a.column_scale);
 }
 
 template <PlaneKind kKind>
@@ -41,8 +46,8 @@ cudaError_t DualShiftLinear(const DualShiftLinearArgs& a, cudaStream_t stream) {
   PlaneArgs weight{};
   weight.codes = a.codes;
   weight.blocks = NumBlocks32(a.k);
-  const int64_t whole = weight.blocks, group_blocks = a.group_size >= a.k ? whole : a.group_size / kBlockColumns;
-  weight.grid = {a.scale, a.zero, CeilDiv(a.k, a.group_size), static_cast<int>(group_blocks), a.bits};
+  const int64_t group_blocks = GroupBlocks(a);
+  weight.grid = {a.scale, a.zero, static_cast<int>(CeilDiv(a.k, a.group_size)), GroupReciprocal(group_blocks), a.bits};
   const int64_t partial_sums = PanelLinearWorkspace(a.m, a.n, a.k);
   PanelLinearArgs linear;
   linear.x = a.x;

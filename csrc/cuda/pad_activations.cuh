@@ -1,5 +1,5 @@
-// x * column_scale, rounded to the dtype of x, in rows of whole 16-byte vectors: for kernels that read x that way and calls
-// where k is not a multiple of 8 or x begins at an odd address. Raw pointers, no torch.
+// x * column_scale, rounded to the dtype of x, in longer rows: for kernels that read x in whole blocks of columns and aligned
+// vectors, and calls where k is not a multiple of such a block or x begins at an odd address. Raw pointers, no torch.
 #pragma once
 #include <cuda_runtime.h>
 

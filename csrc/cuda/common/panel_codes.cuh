@@ -69,38 +69,43 @@ __device__ inline uint2 LevelPairs(uint32_t quad, const LevelBytes& levels) {
   return make_uint2(Permute(low, high, 0x6240), Permute(low, high, 0x7351));
 }
 
-// Scales and zero points of the groups of one panel, for a lane's rows 2g and 2g + 1, block by block.
+// block / group_blocks is the upper half of (2 * block + 1) * GroupReciprocal(group_blocks), 64 bits: the half that is added
+// to `block` keeps the quotient away from whole numbers by more than the reciprocal is rounded, as long as
+// block * group_blocks is below 2^30.
+inline uint32_t GroupReciprocal(int64_t group_blocks) {
+  return static_cast<uint32_t>(CeilDiv(int64_t{1} << 31, group_blocks));
+}
+
+inline constexpr int64_t kGroupReciprocalLimit = int64_t{1} << 30;
+
+// Scales and zero points of the groups of one panel, for a lane's rows 2g and 2g + 1.
 class GroupGrid {
  public:
   struct Args {
     const uint16_t* scale;  // bfloat16 [panels, groups, 16], aligned to 4 bytes
     const uint8_t* zero;    // [panels, groups, ZeroBytes(bits)], aligned to 2 bytes; null: none
-    int64_t groups;
-    int group_blocks;  // blocks of 32 columns per group
+    int groups;
+    uint32_t group_reciprocal;  // GroupReciprocal(blocks of 32 columns per group)
     int bits;
   };
   struct Words {
     uint32_t scale, zeros;
   };
 
-  __device__ GroupGrid(const Args& a, int64_t panel, int begin)
-      : group_blocks_(a.group_blocks), zero_bytes_(static_cast<int>(ZeroBytes(a.bits))) {
+  __device__ GroupGrid(const Args& a, int64_t panel)
+      : reciprocal_(a.group_reciprocal), zero_bytes_(static_cast<int>(ZeroBytes(a.bits))) {
     const int g = threadIdx.x % 32 / 4;
-    const int64_t group = panel * a.groups + begin / a.group_blocks;
-    left_ = a.group_blocks - begin % a.group_blocks;
-    scale_ = a.scale + group * kPanelRows + 2 * g;
-    zero_ = a.zero == nullptr ? nullptr : a.zero + group * zero_bytes_ + (a.bits <= 4 ? 2 * g % 8 : 2 * g);
+    scale_ = a.scale + panel * a.groups * kPanelRows + 2 * g;
+    zero_ = a.zero == nullptr ? nullptr : a.zero + panel * a.groups * zero_bytes_ + (a.bits <= 4 ? 2 * g % 8 : 2 * g);
   }
 
-  // For one block; blocks come in rising order.
   template <bool kHasZeros>
-  __device__ void Load(Words& words) {
-    words.scale = __ldg(reinterpret_cast<const uint32_t*>(scale_));
-    if constexpr (kHasZeros) words.zeros = __ldg(reinterpret_cast<const uint16_t*>(zero_));
-    if (--left_ > 0) return;
-    left_ = group_blocks_;
-    scale_ += kPanelRows;
-    if constexpr (kHasZeros) zero_ += zero_bytes_;
+  __device__ void Load(int block, Words& words) const {
+    const int group = static_cast<int>(static_cast<uint64_t>(2 * static_cast<uint32_t>(block) + 1) * reciprocal_ >> 32);
+    words.scale = __ldg(reinterpret_cast<const uint32_t*>(scale_ + static_cast<int64_t>(group) * kPanelRows));
+    if constexpr (kHasZeros) {
+      words.zeros = __ldg(reinterpret_cast<const uint16_t*>(zero_ + static_cast<int64_t>(group) * zero_bytes_));
+    }
   }
 
   // The zero points of rows 2g and 2g + 1 as bytes; half bytes hold those of rows below 8 and from 8 on.
@@ -114,10 +119,10 @@ class GroupGrid {
   }
 
  private:
-  const int group_blocks_, zero_bytes_;
+  const uint32_t reciprocal_;
+  const int zero_bytes_;
   const uint16_t* scale_;
   const uint8_t* zero_;
-  int left_;
 };
 
 }  // namespace prism::cuda

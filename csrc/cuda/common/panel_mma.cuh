@@ -28,7 +28,7 @@
 // A Fragment multiplies itself: Multiply<Arithmetic>(d, b), d the float32 sums of [16 rows, 8 tokens] and b the lane's
 // four pairs of x. DenseFragment is the one described above.
 //
-// Weights past k must not matter: x is 0 there. Rows past n are computed and not stored.
+// Where k is no multiple of 32 the caller pads x with zeros (PadActivations). Rows past n are computed and not stored.
 #pragma once
 #include "../../common/panels.h"
 #include "ptx.cuh"
@@ -73,7 +73,7 @@ struct PanelLinearArgs {
   void* y = nullptr;                       // [m, n] of y_dtype
   DType y_dtype = DType::kBFloat16;
   int64_t m = 0, n = 0;
-  int k = 0;                   // a multiple of 8; what the weight has beyond is not read
+  int k = 0;                   // a multiple of 32
   int group_blocks = 0;        // blocks of 32 columns that share a scale; 0: the whole row
   float* workspace = nullptr;  // float32, PanelLinearWorkspace() elements; null where there are none
   int splits = 1;              // set by the launch
@@ -82,11 +82,8 @@ struct PanelLinearArgs {
 // Panels that one warp multiplies together: they share its fragments of x.
 inline constexpr int kPanelsPerWarp = 2;
 
-// Eight 16-bit values, 0 where `column` lies past k.
-__device__ inline uint4 LoadEight(const uint16_t* at, int column, int k) {
-  if (column < k) return __ldg(reinterpret_cast<const uint4*>(at));
-  return make_uint4(0, 0, 0, 0);
-}
+// Eight 16-bit values.
+__device__ inline uint4 LoadEight(const uint16_t* at) { return __ldg(reinterpret_cast<const uint4*>(at)); }
 
 template <class Arithmetic>
 __device__ uint4 ScaleEight(uint4 x, uint4 scale) {

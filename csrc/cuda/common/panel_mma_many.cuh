@@ -54,9 +54,8 @@ class ManyTokens {
 
   // The column scale of a stage, read while another one is multiplied.
   __device__ void LoadScale(int stage, int end_stage) {
-    if (a_.column_scale == nullptr || stage >= end_stage) return;
     const int column = stage * kManyColumns + vector_ * 8;
-    scale_ = LoadEight(a_.column_scale + column, column, a_.k);
+    if (a_.column_scale != nullptr && stage < end_stage && column < a_.k) scale_ = LoadEight(a_.column_scale + column);
   }
 
   // After this thread's copies of the stage have landed.

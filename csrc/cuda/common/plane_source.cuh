@@ -36,7 +36,7 @@ class PlaneSource {
   };
 
   __device__ PlaneSource(const Args& a, int64_t panel, int begin, int, unsigned char*)
-      : a_(a), grid_(a.grid, panel, begin), bits_(a.grid.bits) {
+      : a_(a), grid_(a.grid, panel), bits_(a.grid.bits) {
     const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
     low_ = a.codes + (panel * a.blocks + begin) * BlockBytes() + 8 * g;
     if constexpr (kKind == PlaneKind::kNibbles) low_ += t * kQuadBytes;
@@ -55,8 +55,8 @@ class PlaneSource {
     }
   }
 
-  __device__ void Load(int, Words& words) {
-    grid_.template Load<kKind != PlaneKind::kLevels>(words.grid);
+  __device__ void Load(int block, Words& words) {
+    grid_.template Load<kKind != PlaneKind::kLevels>(block, words.grid);
     words.low = LoadOnce8(low_);
     if constexpr (kKind == PlaneKind::kBytes) {
       words.high = LoadOnce8(low_ + kQuadBytes);
