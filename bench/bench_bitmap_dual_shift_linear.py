@@ -29,7 +29,7 @@ def cases(request: Request):
 def gpu_cases(request: Request):
     def make(weight, mask):
         return [
-            gpu_linears.packed(JOINT, BitmapDualShiftLinear, weight, mask, **OPTIONS),
+            *gpu_linears.both_backends(JOINT, BitmapDualShiftLinear, weight, mask, **OPTIONS),
             gpu_linears.packed(INT4, DualShiftLinear, weight, mask, **OPTIONS),
             gpu_linears.tinygemm(weight),
         ]

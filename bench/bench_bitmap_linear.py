@@ -24,6 +24,6 @@ def cases(request: Request):
 
 def gpu_cases(request: Request):
     def make(weight, mask):
-        return [gpu_linears.packed(BITMAP, BitmapLinear, weight, mask)]
+        return [*gpu_linears.both_backends(BITMAP, BitmapLinear, weight, mask)]
 
     return gpu_linears.linear_cases(OP, make, request)

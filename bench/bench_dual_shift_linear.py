@@ -27,6 +27,6 @@ def cases(request: Request):
 
 def gpu_cases(request: Request):
     def make(weight, mask):
-        return [gpu_linears.packed(INT4, DualShiftLinear, weight, **OPTIONS), gpu_linears.tinygemm(weight)]
+        return [*gpu_linears.both_backends(INT4, DualShiftLinear, weight, **OPTIONS), gpu_linears.tinygemm(weight)]
 
     return gpu_linears.linear_cases(OP, make, request, mask_of=None)

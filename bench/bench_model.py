@@ -70,12 +70,12 @@ def build(variant: Variant | None, layers: int) -> tuple[nn.Module, int, int]:
     stored = dense = 0
     for name, module in list(model.named_modules()):
         if isinstance(module, nn.Linear):
-            linear = _random_linear(module, generator)
+            linear = random_linear(module, generator)
             head = name == "lm_head"
             if not head or (variant is not None and variant.lm_head):
                 dense += linear.weight.nbytes
                 if variant is not None:
-                    linear = _packed(linear, variant, generator)
+                    linear = packed_linear(linear, variant, generator)
                 stored += linear.weight.nbytes if variant is None else linear.nbytes
             parent, _, leaf = name.rpartition(".")
             setattr(model.get_submodule(parent), leaf, linear)
@@ -90,7 +90,7 @@ def build(variant: Variant | None, layers: int) -> tuple[nn.Module, int, int]:
     return model, stored, dense
 
 
-def _random_linear(like: nn.Linear, generator: torch.Generator) -> nn.Linear:
+def random_linear(like: nn.Linear, generator: torch.Generator) -> nn.Linear:
     n, k = like.out_features, like.in_features
     slab = torch.randn(_ROWS, k, generator=generator).mul_(0.02).bfloat16()
     linear = nn.Linear(k, n, bias=False, device="meta")
@@ -98,7 +98,7 @@ def _random_linear(like: nn.Linear, generator: torch.Generator) -> nn.Linear:
     return linear
 
 
-def _packed(linear: nn.Linear, variant: Variant, generator: torch.Generator) -> nn.Module:
+def packed_linear(linear: nn.Linear, variant: Variant, generator: torch.Generator) -> nn.Module:
     from prism_kernels import nn as packed_nn
     from prism_kernels import ops
 
@@ -111,7 +111,9 @@ def _packed(linear: nn.Linear, variant: Variant, generator: torch.Generator) -> 
     options: dict[str, Any] = {"bits": 4, "group_size": GROUP_SIZE} if variant.quantized else {}
     if variant.activation_bits:
         options["activation_bits"] = variant.activation_bits
-    return getattr(packed_nn, variant.module).from_linear(linear, masks[variant.mask](), **options)
+    mask = masks[variant.mask]()
+    mask = None if mask is None else mask.to(linear.weight.device)
+    return getattr(packed_nn, variant.module).from_linear(linear, mask, **options)
 
 
 def resident_bytes() -> int:

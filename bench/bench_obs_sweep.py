@@ -12,7 +12,7 @@ import torch
 from prism_kernels import ops
 from prism_kernels.reference.obs_sweep import obs_sweep as column_loop
 
-from .gpu_linears import gpu_backend
+from .gpu_linears import beside_on_triton, gpu_backend
 from .harness import Case, Contender
 from .problems import GROUP_SIZE, Request, random_mask
 from .targets import COLUMN_LOOP, OBS_SWEEP
@@ -83,6 +83,7 @@ def gpu_cases(request: Request) -> Iterator[Case]:
             case.isa = "cuda"
             case.contenders[0].eager = True
             case.contenders[1].served_by = gpu_backend(OP)
+            case.contenders += beside_on_triton(OP, case.contenders[1])
             yield case
 
 

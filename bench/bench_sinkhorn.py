@@ -12,7 +12,7 @@ import torch
 from prism_kernels import ops
 from prism_kernels.reference.sinkhorn import sinkhorn as eager_loop
 
-from .gpu_linears import gpu_backend
+from .gpu_linears import beside_on_triton, gpu_backend
 from .harness import Case, Contender, copies_for
 from .problems import ITERATIONS, Request, random_mask
 from .targets import COMPILED_FORM, EAGER_LOOP, MATVEC_FORM, SINKHORN
@@ -131,6 +131,7 @@ def _gpu_case(variant: str, name: str, weight: torch.Tensor, mask: torch.Tensor)
             "the reference, in float32", eager=True,
         ),
     ]  # fmt: skip
+    contenders += beside_on_triton(OP, contenders[2])
     problem = {"shape": name, "n": n, "k": k, "variant": variant, "iterations": ITERATIONS}
     return Case(OP, problem, contenders, 4.0 * 2 * n * k * ITERATIONS, "cuda")
 

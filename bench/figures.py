@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .targets import SMALL_SHAPE, TARGETS, Target
+from .targets import GPU_MODEL_SPEED, SMALL_SHAPE, TARGETS, Target
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
@@ -46,9 +46,9 @@ PAGES = (Page("cpu.md", on_gpu=False), Page("gpu.md", on_gpu=True))
 
 
 def results(folder: Path = HERE / "results") -> list[dict[str, Any]]:
-    """All result files of single ops, oldest first."""
+    """All result files of benchmarks, oldest first."""
     found = [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*/*.json"))]
-    return sorted((r for r in found if "rows" in r), key=lambda result: result["environment"]["time"])
+    return sorted((r for r in found if "environment" in r), key=lambda result: result["environment"]["time"])
 
 
 def detail(problem: Mapping[str, Any]) -> str:
@@ -72,14 +72,13 @@ def measured(target: Target, shape: Shape, m: int | None, found: Sequence[Mappin
         facts = result["environment"]
         if target.isa not in ("cuda", facts["isa"]):
             continue
-        for row in result["rows"]:
+        for row in result.get("rows", ()):
             problem = row["problem"]
             if (row["contender"], (problem["n"], problem["k"]), problem.get("m")) != (target.contender, shape, m):
                 continue
             for verdict in row["verdicts"]:
                 if verdict["against"] == target.against:
-                    commit = facts.get("commit", "")[:10]
-                    source = ", ".join(part for part in (facts["machine"], facts["time"][:10], commit) if part)
+                    source = source_of(facts)
                     newest[detail(problem)] = Measured(verdict["reached"], verdict["passed"], source)
     return newest
 
@@ -128,7 +127,30 @@ def table(page: Page, found: Sequence[Mapping[str, Any]], targets: Sequence[Targ
             for shape in target.shapes:
                 lines += lines_of(target, shape, columns, own)
         blocks.append("\n".join(lines))
+    if page.on_gpu:
+        blocks.append(model_table(own))
     return "\n\n".join(blocks)
+
+
+def model_table(found: Sequence[Mapping[str, Any]]) -> str:
+    """Tokens per second of the whole model (bench.gpu_model) against dense."""
+    newest: dict[str, Measured] = {}
+    for result in found:
+        for row in result.get("model", ()):
+            asked = GPU_MODEL_SPEED.get(row["variant"])
+            if asked is not None:
+                passed = row["ratio"] >= asked
+                newest[row["variant"]] = Measured(row["ratio"], passed, source_of(result["environment"]))
+    lines = ["| model of 8 B parameters, `generate`, batch 1 | against dense bf16 | measured on |", "|---|---|---|"]
+    for name, asked in GPU_MODEL_SPEED.items():
+        figure = newest.get(name)
+        lines.append(f"| {name} | {cell(asked, figure)} | {figure.source if figure else ''} |")
+    return "\n".join(lines)
+
+
+def source_of(facts: Mapping[str, Any]) -> str:
+    """Machine, date and commit of a result."""
+    return ", ".join(part for part in (facts["machine"], facts["time"][:10], facts.get("commit", "")[:10]) if part)
 
 
 def count(page: Page, found: Sequence[Mapping[str, Any]], targets: Sequence[Target] = TARGETS) -> Iterator[bool | None]:

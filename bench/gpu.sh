@@ -37,6 +37,8 @@ for tool in memcheck racecheck; do
     $PYTHON -m pytest -q -m gpu -p no:cacheprovider tests/gpu -k "sanitized"
 done
 stage benchmark 240 $PYTHON -m bench.gpu "${quick[@]}" --output "$results"
+stage model 110 $PYTHON -m bench.gpu_model --output "$results"
 grep -A 200 'targets$' "$results/logs/benchmark.log" | cut -c1-150 | tail -n 70
+cat "$results/logs/model.log" | tail -n 6
 printf '%s\n' "" "${summary[@]}" "total $((SECONDS - begin)) s; results: $results"
 exit $failed

@@ -1,22 +1,26 @@
 """Packed linears and their peers on a GPU, as contenders; the counterpart of `linears` and `peers`."""
 
 import copy
+import dataclasses
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from prism_kernels import dispatch
+from prism_kernels import dispatch, triton
 from prism_kernels.nn import PackedLinear, Sparse24Linear
 
 from . import verify
 from .harness import Case, Contender, copies_for
 from .peers import Linear
 from .problems import GROUP_SIZE, Request, random_mask, random_weight
-from .targets import BF16, CUSPARSELT, TINYGEMM
+from .targets import BF16, CUSPARSELT, ON_TRITON, TINYGEMM
 
 _SEED = 20260101
+#: From more tokens on, decoding and a dense product serve.
+_MOST_TOKENS_ON_TRITON = 256
 
 Maker = Callable[[torch.Tensor, torch.Tensor], list[Linear]]
 
@@ -90,6 +94,40 @@ def packed(
     return Linear(name, copies, run, nbytes, note, bound=bound, check=check)
 
 
+def on_triton(module: PackedLinear, x: torch.Tensor) -> torch.Tensor:
+    """The fused op of `module` by its Triton kernel, whatever serves it."""
+    with dispatch.on_triton():
+        return module.fused(x)
+
+
+def beside_on_triton(op: str, contender: Contender) -> list[Contender]:
+    """The same calls of `op` on Triton, where Triton is installed and has the kernel."""
+    if not (triton.is_installed() and op in triton.OPS):
+        return []
+
+    def within(call: Callable[[], Any]) -> Callable[[], Any]:
+        def run() -> Any:
+            with dispatch.on_triton():
+                return call()
+
+        return run
+
+    calls, check = [within(call) for call in contender.calls], contender.check and within(contender.check)
+    name = contender.name + ON_TRITON
+    return [dataclasses.replace(contender, name=name, calls=calls, check=check, served_by="Triton")]
+
+
+def both_backends(
+    name: str, module_class: type[PackedLinear], weight: torch.Tensor, mask: torch.Tensor | None = None, **options: Any
+) -> list[Linear]:
+    """`packed` as it is served, and beside it by Triton, where Triton is installed and has the kernel."""
+    linears = [packed(name, module_class, weight, mask, **options)]
+    if triton.is_installed() and module_class._op() in triton.OPS:
+        beside = packed(name + ON_TRITON, module_class, weight, mask, run=on_triton, **options)
+        linears.append(dataclasses.replace(beside, most_tokens=_MOST_TOKENS_ON_TRITON))
+    return linears
+
+
 def _clones(module: PackedLinear, count: int) -> Iterator[PackedLinear]:
     return (copy.deepcopy(module) for _ in range(count))
 
@@ -126,4 +164,6 @@ def _contender(linear: Linear, op: str, x: torch.Tensor, weight: torch.Tensor) -
         served_by = f"{gpu_backend(module.op_for(x))}, {'decode + GEMM' if dense else 'fused'}"
         if isinstance(module, Sparse24Linear) and module.takes_cusparselt(x):
             served_by = "cuSPARSELt"
+        if linear.run is on_triton:
+            served_by = "Triton, fused"
     return Contender(linear.name, calls, linear.nbytes, linear.note, check, served_by)

@@ -13,6 +13,8 @@ INT4PACK = "torch int4pack"
 LINEAR_DYNAMIC = "torch linear_dynamic"
 TORCH_CSR = "torch CSR fp32"
 TINYGEMM = "torch tinygemm int4"
+#: Ends the name of a contender that runs the Triton kernel, whatever serves its op.
+ON_TRITON = ", on Triton"
 CUSPARSELT = "torch cuSPARSELt"
 LARGE_SHAPES = ((14336, 4096), (4096, 14336))
 SMALL_SHAPE = (4096, 4096)
@@ -104,6 +106,8 @@ TARGETS = (
 #: The whole model (bench_model): tokens per second relative to dense, and bytes of the linears relative to dense.
 MODEL_SPEED = {INT4: 3.0, JOINT: 3.0}
 MODEL_BYTES = {INT4: 0.29, JOINT: 0.23}
+#: The 8 B model on a GPU (gpu_model).
+GPU_MODEL_SPEED = {INT4: 2.3, SPARSE24_INT4: 2.3, JOINT: 2.3}
 
 
 def verdicts(

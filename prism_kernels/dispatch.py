@@ -10,6 +10,7 @@ bench`).
 
 import contextlib
 import json
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +35,14 @@ class Served:
     reason: str
 
 
-def has_compiled(op: str, device: str) -> bool:
+def has_kernel(op: str, device: str) -> bool:
+    """Whether anything but the reference serves `op` on `device`."""
     return torch._C._dispatch_has_kernel_for_dispatch_key(f"prism::{op}", _KEYS[device])
+
+
+def has_compiled(op: str, device: str) -> bool:
+    """Whether a kernel of the compiled libraries serves `op` on `device`."""
+    return has_kernel(op, device) and not (device == "cuda" and op in _triton_serves)
 
 
 def cpu_isa() -> str:
@@ -69,8 +76,8 @@ def choose_triton(op: str, compiled: bool, measured: Mapping[str, str]) -> bool:
     return op in triton.OPS and (not compiled or measured.get(op, "cuda") == "triton")
 
 
-#: Ops whose CUDA slot holds the Triton kernel.
-_triton_serves: set[str] = set()
+#: Ops whose CUDA slot holds the Triton kernel, and why.
+_triton_serves: dict[str, str] = {}
 _library = torch.library.Library("prism", "IMPL")
 
 
@@ -78,11 +85,20 @@ def _register_triton() -> None:
     """Gives the Triton kernels their slots, once. The one place that may fill a filled slot: a compiled kernel that is
     measured to be slower makes room. torch would let any later registration win without a word."""
     for op in OP_NAMES:
-        if choose_triton(op, has_compiled(op, "cuda"), _TABLE["gpu_backends"]):
-            if op in _triton_serves:
-                raise RuntimeError(f"dispatch: the Triton kernel of {op} must be registered once, got a second time")
+        compiled = has_compiled(op, "cuda")
+        if not choose_triton(op, compiled, _TABLE["gpu_backends"]):
+            continue
+        if op in _triton_serves:
+            raise RuntimeError(f"dispatch: the Triton kernel of {op} must be registered once, got a second time")
+        with warnings.catch_warnings():  # torch warns of a replaced kernel: here it is a decision
+            warnings.filterwarnings("ignore", message="(?s).*Overriding a previously registered kernel")
             _library.impl(op, _late_kernel(op), "CUDA")
-            _triton_serves.add(op)
+        _triton_serves[op] = "measured to be faster than CUDA C++" if compiled else _without_compiled("cuda")
+
+
+def _without_compiled(device: str) -> str:
+    library = "_C" if device == "cpu" else "_C_cuda"
+    return f"{library} {STATUS[library]}" if STATUS[library] != "loaded" else f"no kernel in {library}"
 
 
 def _late_kernel(op: str):
@@ -121,7 +137,7 @@ def _refresh_crossovers() -> None:
     _float32_crossovers.clear()
     for device in _KEYS:
         for op in OP_NAMES:
-            if op.endswith("_linear") and has_compiled(op, device):
+            if op.endswith("_linear") and has_kernel(op, device):
                 row = cpu_isa() if device == "cpu" else "triton" if op in _triton_serves else "cuda"
                 measured = _TABLE["crossovers"][row][op]
                 _crossovers[op, device] = _NEVER if measured == "never" else measured
@@ -168,16 +184,13 @@ def explain(op: str | None = None) -> list[Served]:
     rows = []
     for name in [op] if op else OP_NAMES:
         for device in devices:
-            library = "_C" if device == "cpu" else "_C_cuda"
-            missing = f"{library} {STATUS[library]}" if STATUS[library] != "loaded" else f"no kernel in {library}"
             if device == "cuda" and name in _triton_serves:
-                measured = "measured to be faster than CUDA C++"
-                reason = measured if name in _TABLE["gpu_backends"] and STATUS[library] == "loaded" else missing
-                rows.append(Served(name, device, "Triton", _crossover_note(name, device, reason)))
+                rows.append(Served(name, device, "Triton", _crossover_note(name, device, _triton_serves[name])))
             elif has_compiled(name, device):
                 backend = f"C++ {cpu_isa()}" if device == "cpu" else "CUDA C++"
                 rows.append(Served(name, device, backend, _crossover_note(name, device)))
             else:
+                missing = _without_compiled(device)
                 if device == "cuda":
                     missing += f", Triton {STATUS['triton']}" if name in triton.OPS else ", no Triton kernel"
                 rows.append(Served(name, device, "torch reference", missing))

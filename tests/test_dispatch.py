@@ -24,7 +24,7 @@ def test_the_table_covers_every_linear():
 
 def test_never_is_fused_for_every_m(monkeypatch):
     op = "dual_shift_linear"
-    monkeypatch.setattr(dispatch, "has_compiled", lambda op, device: True)
+    monkeypatch.setattr(dispatch, "has_kernel", lambda op, device: True)
     monkeypatch.setitem(dispatch._crossovers, (op, "cpu"), dispatch._NEVER)
     assert not dispatch.prefers_dense(op, torch.empty(2**20, 3))
     assert dispatch.explain(op)[0].reason == "fused for every m"

@@ -31,7 +31,7 @@ struct Lines {
 };
 
 // Where sum of squares - sum^2 / count is smaller than this part of the sum of squares, too few bits are left of it.
-constexpr double kCancellation = 1.0 / 256;
+constexpr double kCancellation = 1.0 / 32;
 
 class Solver {
  public:

@@ -36,7 +36,11 @@ __global__ void ArrangeFragmentsKernel(ActivationArgs a, const float* __restrict
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < count; i += stride) {
     const int lane = static_cast<int>(i % 32), tile = static_cast<int>(i / 32 % tiles);
     const int64_t block = i / 32 / tiles % blocks;
-    const int64_t token = 8 * (i / 32 / tiles / blocks * tiles + tile) + lane / 4, first = block * kBlockColumns + 8 * (lane % 4);
+    int64_t token = 8 * (i / 32 / tiles / blocks * tiles + tile) + lane / 4, first = block * kBlockColumns + 8 * (lane % 4);
+    if (tiles == 1) {
+      token = i / (4 * blocks);
+      first = i % (4 * blocks) * 8;
+    }
     float values[8];
 #pragma unroll
     for (int j = 0; j < 8; ++j) {
@@ -52,7 +56,9 @@ __global__ void ArrangeFragmentsKernel(ActivationArgs a, const float* __restrict
 
 }  // namespace
 
-int64_t FragmentBytes(int64_t m, int64_t k, int tiles) { return CeilDiv(m, 8 * tiles) * NumBlocks32(k) * tiles * 32 * 16; }
+int64_t FragmentBytes(int64_t m, int64_t k, int tiles) {
+  return tiles == 1 ? m * NumBlocks32(k) * 64 : CeilDiv(m, 8 * tiles) * NumBlocks32(k) * tiles * 32 * 16;
+}
 
 cudaError_t TokenScales(const ActivationArgs& a, float* token_scale, cudaStream_t stream) {
   if (a.m == 0) return cudaSuccess;

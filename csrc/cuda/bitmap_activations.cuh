@@ -20,7 +20,7 @@ cudaError_t TokenScales(const ActivationArgs& args, float* token_scale, cudaStre
 
 // The activations of BitmapMmaKernel as operand B: fragments [ceil(m / (8 tiles)), blocks of 32 columns, tiles, 32 lanes]
 // of 8 values of 16 bits: lane (g, t) of tile i holds columns 8t..8t+7 of the block and token 8 * (tiles * z + i) + g, 0 past
-// m and k. A value is x c rounded to `rounded` (kFloat16 or kBFloat16); with token_scale, round_half_even(x c / scale),
+// m and k. One tile is row-major instead: [m, blocks of 32 columns, 32]. A value is x c rounded to `rounded` (kFloat16 or kBFloat16); with token_scale, round_half_even(x c / scale),
 // -127 to 127, which is exact in both.
 cudaError_t ArrangeFragments(const ActivationArgs& args, const float* token_scale, DType rounded, int tiles, void* fragments,
                              cudaStream_t stream);

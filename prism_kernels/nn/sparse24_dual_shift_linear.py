@@ -14,7 +14,8 @@ class Sparse24DualShiftLinear(Sparse24LinearBase, BitmapDualShiftLinear):
     """A `BitmapDualShiftLinear` that stores exactly 2 of every 4 columns.
 
     On a GPU, uniform 4-bit codes in groups that are multiples of 32 run `ops.sparse24_dual_shift_linear`; other codes,
-    and activation_bits = 8, run as a bitmap.
+    and activation_bits = 8, run as a bitmap. Its canonical tensors stay beside the packed codes, 3.3 bits per weight:
+    dense products decode from them.
     """
 
     FORMAT = Sparse24DualShiftWeight

@@ -3,7 +3,7 @@
 import pytest
 
 from bench import figures
-from bench.targets import BF16, INT4, OBS_SWEEP, Target
+from bench.targets import BF16, GPU_MODEL_SPEED, INT4, OBS_SWEEP, Target
 
 TARGET = Target(INT4, BF16, {1: 2.8, 4: 2.5}, "cuda", shapes=((14336, 4096),))
 CPU, GPU = figures.PAGES
@@ -27,12 +27,13 @@ def test_every_target_has_its_cells(page):
     verdicts = list(figures.count(page, []))
     assert len(verdicts) > 40
     assert set(verdicts) == {None}
-    assert figures.table(page, []).count(figures.NOT_MEASURED) == len(verdicts)
+    models = len(GPU_MODEL_SPEED) if page.on_gpu else 0
+    assert figures.table(page, []).count(figures.NOT_MEASURED) == len(verdicts) + models
 
 
 def test_a_measurement_names_its_device_date_and_commit():
     found = [result(3.0), result(2.4, m=4)]
-    line = figures.table(GPU, found, [TARGET]).splitlines()[-1]
+    line = figures.table(GPU, found, [TARGET]).splitlines()[2]
     assert line.startswith("| dual_shift 4-bit | F.linear bf16 | 14336x4096 | 3.00 of 2.8 | **2.40** of 2.5 |")
     assert line.endswith("| GPU, 2026-01-02, 0123456789 |")
     assert "2.50** of 2.8" in figures.table(GPU, [result(3.0), result(2.5)], [TARGET])  # the newest counts
@@ -57,3 +58,9 @@ def test_problems_that_differ_in_more_than_tokens_have_lines_of_their_own():
     lines = figures.table(CPU, found, [target]).splitlines()
     assert "14336x4096, bits 0 | 3.00 of 2.8" in lines[-2]
     assert "14336x4096, bits 4 | **2.00** of 2.8" in lines[-1]
+
+
+def test_the_whole_model_has_its_line():
+    facts = result(3.0)["environment"]
+    found = [{"environment": facts, "model": [{"variant": INT4, "ratio": 2.5}, {"variant": "dense", "ratio": 1.0}]}]
+    assert f"| {INT4} | 2.50 of 2.3 | GPU, 2026-01-02, 0123456789 |" in figures.table(GPU, found, [TARGET])

@@ -28,10 +28,20 @@ class Expected:
 KERNELS = {
     "NmMaskKernel": Expected(40),
     "ObsSweepKernel": Expected(96),
+    "PrepareColumnsKernel": Expected(64),
+    "PrepareRowsKernel": Expected(64),
+    "UnitKernel": Expected(64),
+    "StartKernel": Expected(64),
+    "SumKernel": Expected(128, (r"LDGSTS\.E.*128",)),  # blocks of 512 threads
+    "FinishColumnsKernel": Expected(96),
+    "SinqStepKernel": Expected(96),
+    "SquareColumnsKernel": Expected(64),
+    "CentreColumnsKernel": Expected(96),
+    "WriteKernel": Expected(64),
     "Sparse24PackKernel": Expected(64),
     "Sparse24UnpackKernel": Expected(64, (r"STG\.E.*128",)),
     "Sparse24FewTokensKernel": Expected(128, (r"HMMA\.SP", r"LDG\.E.*128")),  # a block of 16 warps fits
-    "Sparse24TiledKernel": Expected(216, (r"HMMA\.SP", r"LDG\.E.*128", r"LDSM.*\.4")),
+    "Sparse24TiledKernel": Expected(255, (r"HMMA\.SP", r"LDG\.E.*128", r"LDSM.*\.4")),
     "Sparse24SumSplitsKernel": Expected(64),
     "PanelLinearFewKernel": Expected(168, (r"HMMA\.16816", r"LDG\.E.*128")),  # a block of 12 or 16 warps fits
     "PanelLinearManyKernel": Expected(255, (r"HMMA\.16816", r"LDGSTS\.E.*128", r"LDS\.128")),  # a block of 8 warps
@@ -56,6 +66,9 @@ KERNELS = {
     "TopkMarkKernel": Expected(64),
     "TopkFillKernel": Expected(40),
     "BlockScoresKernel": Expected(40),
+    "CsrArrangeKernel": Expected(48),
+    "CsrLinearKernel": Expected(96, (r"LDG\.E.*128",)),
+    "CsrUnpackKernel": Expected(64, (r"STG\.E.*128",)),
     "TokenScalesKernel": Expected(64),
     "ArrangeFragmentsKernel": Expected(64, (r"STG\.E.*128",)),
     "BitmapSumKernel": Expected(64),

@@ -103,11 +103,38 @@ def test_the_packing_is_derived_once_and_never_stored(module_class, generator, d
     module.to(torch.bfloat16)
     assert module.packed is packed
     assert all(torch.equal(state[name], t) for name, t in module.state_dict().items())
-    assert module.resident_nbytes == module.nbytes + sum(
-        t.nbytes for t in (module.panel_offsets, module.packed, module.packed_columns)
-    )
+    held = module.packed.nbytes + module.packed_columns.nbytes
+    if module_class is Sparse24DualShiftLinear:
+        held += module.nbytes + module.panel_offsets.nbytes
+    assert module.resident_nbytes == held
+    assert module.nbytes == module.packed_weight().nbytes
     twin = copy.deepcopy(module)
     assert torch.equal(twin.packed, packed) and twin.packed is not packed
+
+
+@pytest.mark.parametrize("module_class", CLASSES)
+def test_canonical_tensors_come_back_bit_for_bit(module_class, generator, device_packing, monkeypatch):
+    module = make(module_class, generator, n=37, k=201)
+    packed = {name: t.clone() for name, t in module.state_dict().items()}
+    dense, whole = module.to_dense(), module.decode(torch.bfloat16)
+    assert torch.equal(whole, dense.bfloat16())
+    for begin, end in ((0, 16), (16, 37), (32, 37)):
+        assert torch.equal(module.decode(torch.bfloat16, begin, end), whole[begin:end])
+    module._unpack()
+    assert not module.is_packed
+    assert all(torch.equal(packed[name], t) for name, t in module.state_dict().items())
+    assert torch.equal(module.panel_offsets, module.packed_weight().panel_offsets())
+    assert torch.equal(module.to_dense(), dense)
+
+
+@pytest.mark.parametrize("module_class", CLASSES)
+def test_a_failed_load_leaves_no_packing(module_class, generator, device_packing):
+    module = make(module_class, generator)
+    state = {name: t.clone() for name, t in module.state_dict().items()}
+    state["bitmap"][0, 0] = 0
+    with pytest.raises(RuntimeError, match=f"{module_class.FORMAT.NAME}: (values|codes) must"):
+        module.load_state_dict(state)
+    assert not module.is_packed
 
 
 @pytest.mark.parametrize("module_class", CLASSES)
@@ -143,9 +170,11 @@ def test_nothing_is_packed_on_a_cpu(module_class, generator):
 
 def test_invalid_tensors_are_never_packed(generator, device_packing):
     module = make(Sparse24Linear, generator)
+    module._unpack()
     module.bitmap[0, 0] = 0
     with pytest.raises(FormatError, match="sparse24: values must"):
         module._pack_for_device()
+    assert not module.is_packed
 
 
 @pytest.mark.parametrize("module_class", CLASSES)

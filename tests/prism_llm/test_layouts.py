@@ -128,6 +128,32 @@ def test_an_expert_without_tokens_is_pruned_by_magnitude_and_says_so():
     assert all(x.sparsity == 0.5 for x in report.linears)
 
 
+@pytest.mark.parametrize("architecture", OTHER_LAYOUTS)
+def test_progressive_iterations_on_other_layouts(architecture, tmp_path):
+    """The second iteration starts from a checkpoint whose layout was changed by the first; few tokens, so that some
+    experts see none."""
+    from tiny_text import tiny_text, tiny_tokenizer
+
+    from prism_llm.pipeline.schedule import ScheduleRow
+    from prism_llm.recovery import prune_iteration
+
+    (tmp_path / "text.txt").write_text(tiny_text(20), "utf-8")
+    tokenizer = tiny_tokenizer(tiny_text(20), 300)
+    model = tiny_model(architecture, layers=2, vocab_size=len(tokenizer))
+    model.save_pretrained(tmp_path / "dense")
+    tokenizer.save_pretrained(tmp_path / "dense")
+    recipe = Recipe.from_preset(
+        "three-tier", dataset=str(tmp_path / "text.txt"), num_calibration_samples=1, max_seq_length=2
+    )
+    first = prune_iteration(tmp_path / "dense", tmp_path / "1", ScheduleRow(1, 0.5, 0.5, 0.0), recipe)
+    second = prune_iteration(None, tmp_path / "2", ScheduleRow(2, 0.4, 0.4, 0.2), recipe, previous=first)
+    loaded = load(second)
+    assert set(packed(loaded)) == LINEARS[architecture]
+    assert bool(logits(loaded, tokens(1, 5)).isfinite().all())
+    notes = [note for x in loaded.prism_checkpoint.report["linears"] for note in x["notes"]]
+    assert (architecture == "gpt2") == (notes == [])  # experts without tokens are named
+
+
 def test_heads_and_embeddings_are_listed():
     for tied in (True, False):
         model = tiny_model("llama", layers=1, tie_word_embeddings=tied)

@@ -266,6 +266,18 @@ def test_streaming_saving_and_compiling(tmp_path):
     assert torch.equal(compiled(x), again.model.layers[0].self_attn.q_proj(x))
 
 
+def test_producers_that_are_no_targets_are_permuted_and_stored(tmp_path):
+    model, ids = tiny_model("llama", layers=2), tokens(4, 24)
+    model.save_pretrained(tmp_path / "dense")
+    fields = {"method": "wanda", "pattern": "2:4", "permute": "lsa", "targets": ["down_proj", "o_proj"]}
+    expected = compress(model, fields, calibration=ids)
+    assert {x.format for x in expected.report.linears} == {"sparse24"}
+    up = "model.layers.0.mlp.up_proj.weight"
+    assert not torch.equal(expected.model.state_dict()[up], model.state_dict()[up])
+    out = compress_to_checkpoint(tmp_path / "dense", tmp_path / "out", fields, calibration=ids, tokenizer=Silent())
+    assert torch.equal(logits(load(out), ids), logits(expected.model, ids))
+
+
 class Silent:
     def save_pretrained(self, folder):
         """Nothing to store."""

@@ -14,6 +14,7 @@ from prism_kernels.nn import (
     BitmapDualShiftLinear,
     BitmapLinear,
     DualShiftLinear,
+    LowRankLinear,
     PackedLinear,
     Sparse24DualShiftLinear,
     Sparse24Linear,
@@ -34,6 +35,7 @@ MODULES = {
     "clearcut": BitmapLinear,
     "sparsegpt": BitmapLinear,
     "prism": BitmapDualShiftLinear,
+    "ls-prism": BitmapLinear,  # of the MLP; attention becomes factors
     "three-tier": TieredLinear,
 }
 
@@ -54,12 +56,17 @@ def test_every_preset_on_every_architecture(architecture, preset):
     dense = {name: m.weight.detach().clone() for name, m in model.named_modules() if isinstance(m, nn.Linear)}
     report = compress_(model, preset, tokens(4, 24))
     packed = packed_modules(model)
-    assert all(type(module) is MODULES[preset] for module in packed.values())
+    factors = {name for name, module in packed.items() if isinstance(module, LowRankLinear)}
+    assert all(type(module) is MODULES[preset] for name, module in packed.items() if name not in factors)
+    assert bool(factors) == (preset == "ls-prism")
     assert set(packed) == set(dense) - {"lm_head"} == {linear.fqn for linear in report.linears}
     assert bool(logits(model, tokens(2, 10)).isfinite().all())
     for linear in report.linears:
         assert linear.shape == tuple(dense[linear.fqn].shape)
         assert linear.nbytes == packed[linear.fqn].nbytes
+        if linear.fqn in factors:
+            assert linear.sparsity == 0 and 0 < linear.error < 1
+            continue
         if preset != "three-tier":  # which counts blocks; see test_tiers
             assert linear.sparsity == pytest.approx(0.0 if preset in ("sinq", "asinq") else 0.5, abs=1e-9)
         zeros = (packed[linear.fqn].to_dense() == 0).float().mean()

@@ -57,6 +57,7 @@ LOSSLESS = [
     {"method": "wanda"},
     {"method": "wanda", "pattern": "2:4"},
     {"method": "three-tier"},
+    {"method": "ria", "pattern": "2:4", "permute": "heuristic"},
 ]
 
 

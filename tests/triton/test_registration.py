@@ -46,7 +46,7 @@ from prism_kernels import dispatch, triton
 rows = [row for row in dispatch.explain() if row.device == "cuda"]
 for row in rows:
     served = row.op in triton.OPS
-    assert dispatch.has_compiled(row.op, "cuda") == served
+    assert dispatch.has_kernel(row.op, "cuda") == served and not dispatch.has_compiled(row.op, "cuda")
     assert row.backend == ("Triton" if served else "torch reference"), row
     assert "PRISM_BACKEND=triton" in row.reason, row
 assert dispatch.crossover("dual_shift_linear", "cuda") == dispatch._TABLE["crossovers"]["triton"]["dual_shift_linear"]
@@ -56,6 +56,28 @@ print(len(rows))
     result = run(code)
     assert result.returncode == 0, result.stderr
     assert int(result.stdout) == len(dispatch.OP_NAMES)
+    assert "Overriding" not in result.stderr
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+def test_a_filled_slot_changes_hands_for_measurements_alone_and_once():
+    code = """
+from prism_kernels import dispatch
+library = torch.library.Library("prism", "IMPL")
+dispatch._triton_serves.clear()
+for op in dispatch.OP_NAMES:  # stands for the compiled library
+    if not dispatch.has_kernel(op, "cuda"):
+        library.impl(op, lambda *arguments: None, "CUDA")
+dispatch._register_triton()
+assert dispatch._triton_serves == {}
+dispatch._TABLE["gpu_backends"]["nm_mask"] = "triton"
+dispatch._register_triton()
+print(dispatch._triton_serves)
+dispatch._register_triton()
+"""
+    result = run(code, PRISM_BACKEND="torch")
+    assert "{'nm_mask': 'measured to be faster than CUDA C++'}" in result.stdout, result.stderr
+    assert "the Triton kernel of nm_mask must be registered once, got a second time" in result.stderr
     assert "Overriding" not in result.stderr
 
 

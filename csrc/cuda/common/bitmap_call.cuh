@@ -1,5 +1,7 @@
 // A whole call of BitmapMmaKernel: which shape of it, what the activations need first, and where scratch memory goes.
 #pragma once
+#include <type_traits>
+
 #include "../bitmap_activations.cuh"
 #include "bitmap_sources.cuh"
 
@@ -27,11 +29,12 @@ auto WithShape(int64_t m, Body body) {
   if constexpr (SourceOf<1>::kOneShape) {
     return body(TwoTiles{});
   } else {
-    return m <= OneTile::kTokens ? body(OneTile{}) : m <= TwoTiles::kTokens ? body(TwoTiles{}) : body(EightTiles{});
+    using Few = std::conditional_t<SourceOf<1>::kScaled, OneTileOfTwoPanels, OneTile>;
+    return m <= Few::kTokens ? body(Few{}) : m <= TwoTiles::kTokens ? body(TwoTiles{}) : body(EightTiles{});
   }
 }
 
-// Few tokens are read as they lie, where vectors of them are aligned.
+// Few tokens are read as they lie, where vectors of them are aligned, and scaled in the kernel where that rounds once.
 template <class Shape>
 bool ReadsDirectly(const MmaCall& call) {
   const auto aligned = [](const void* at) { return reinterpret_cast<uintptr_t>(at) % 16 == 0; };
@@ -76,8 +79,7 @@ cudaError_t CallMmaShape(const MmaCall& call, const typename SourceOf<Shape::kTi
     if (error != cudaSuccess) return error;
   }
   const BitmapMmaArgs args{direct ? call.x.x : scratch + at.fragments,
-                           direct,
-                           call.x.column_scale,
+                           direct ? call.x.column_scale : nullptr,
                            token_scale,
                            call.bias,
                            call.x.dtype,

@@ -16,8 +16,8 @@
 // of gridDim.y blocks by AddPartialSums in theirs: results do not depend on timing. Work is balanced by columns, which is
 // what instructions and masks cost; panels of unequal length are balanced by the scheduler, block by block.
 //
-// Bound at 50 % and few tokens: instructions, not memory. A position costs about 12 (4-bit codes, SASS of sm_90), where the
-// bandwidth of an H200 leaves time for 3.
+// Bound at 50 % and few tokens: instructions. Counted in the code for sm_90, a position costs about 9, of values and of
+// 4-bit codes (a third of it finds and copies the survivors); the bandwidth of an H200 leaves time for 7.8 and 3.1.
 #pragma once
 #include "bitmap.cuh"
 #include "ptx.cuh"
@@ -49,9 +49,8 @@ struct Float16Mma {
 
 // Everything but the weight.
 struct BitmapMmaArgs {
-  const void* x;                 // direct: [m, k] of the 16-bit dtype, k % 32 == 0; else fragments, bitmap_activations.cuh
-  bool direct;
-  const uint16_t* column_scale;  // bfloat16 [k] that multiplies a direct x, or null
+  const void* x;                 // 16-bit: one tile: [m, k rounded up to 32]; else fragments, bitmap_activations.cuh
+  const uint16_t* column_scale;  // one tile: bfloat16 [k] that still has to multiply x, or null
   const float* token_scale;      // [m] that multiplies y, or null
   const void* bias;              // [n] of y_dtype, or null
   DType y_dtype;
@@ -68,6 +67,7 @@ struct MmaShape {
   static constexpr int kSumBytes = kMmaWarps * kPanels * kTokens * 16 * 4;
 };
 using OneTile = MmaShape<1, 1, 1>;
+using OneTileOfTwoPanels = MmaShape<1, 2, 1>;
 using TwoTiles = MmaShape<2, 1, 4>;
 using EightTiles = MmaShape<8, 2, 4>;
 
@@ -84,46 +84,75 @@ __device__ inline void StoreSum(const BitmapMmaArgs& a, int64_t token, int64_t r
   StoreFloat(sum, a.y, a.y_dtype, token * a.n + row);
 }
 
-// A lane's view of the activations: vectors of 8 columns of the token of each tile, block by block.
-template <class Half, class Shape>
+// A lane's activations, chunk by chunk: vectors of 8 columns of the token of each tile. What a one-tile kernel scales by
+// columns is multiplied when it is used: loads are under way until then.
+template <class Source, class Half, class Shape>
 class TokenReader {
  public:
-  __device__ TokenReader(const BitmapMmaArgs& a) {
+  struct Chunk {
+    uint4 x[Source::kBlocks][Shape::kTiles];
+    uint4 factors[Source::kBlocks];  // of one tile, where the source has column scales
+  };
+
+  __device__ TokenReader(const BitmapMmaArgs& a, int chunk) {
     const int lane = static_cast<int>(threadIdx.x) % 32, g = lane / 4, t = lane % 4;
-    if (Shape::kTiles == 1 && a.direct) {
+    const int64_t blocks = NumBlocks32(a.k), first = static_cast<int64_t>(chunk) * Source::kBlocks;
+    if constexpr (kRows) {
       const int64_t token = static_cast<int64_t>(blockIdx.z) * Shape::kTokens + g;
-      at_ = reinterpret_cast<const uint4*>(static_cast<const uint16_t*>(a.x) + min(token, a.m - 1) * a.k) + t;
-      factors_ = a.column_scale == nullptr ? nullptr : reinterpret_cast<const uint4*>(a.column_scale) + t;
-      stride_ = 4;
       there_ = token < a.m;
+      at_ = static_cast<const uint4*>(a.x) + (min(token, a.m - 1) * blocks + first) * 4 + t;
+      factors_ = a.column_scale == nullptr ? nullptr : reinterpret_cast<const uint4*>(a.column_scale) + first * 4 + t;
     } else {
-      at_ = static_cast<const uint4*>(a.x) + blockIdx.z * NumBlocks32(a.k) * Shape::kTiles * 32 + lane;
-      factors_ = nullptr;
-      stride_ = Shape::kTiles * 32;
       there_ = true;
+      at_ = static_cast<const uint4*>(a.x) + (blockIdx.z * blocks + first) * kStride + lane;
+      factors_ = nullptr;
     }
   }
 
-  // 0 where `exists` is false.
-  __device__ void Load(int64_t block, bool exists, uint4 (&tokens)[Shape::kTiles]) const {
+  // Block `block` of the chunk; 0 where it does not exist.
+  __device__ void Load(int block, bool exists, uint4 (&x)[Shape::kTiles]) const {
 #pragma unroll
     for (int tile = 0; tile < Shape::kTiles; ++tile) {
-      tokens[tile] = make_uint4(0, 0, 0, 0);
-      if (exists && there_) tokens[tile] = __ldg(at_ + block * stride_ + tile * 32);
+      x[tile] = make_uint4(0, 0, 0, 0);
+      if (exists && there_) x[tile] = __ldg(at_ + block * kStride + tile * 32);
     }
-    if (Shape::kTiles == 1 && factors_ != nullptr && exists) {
+  }
+
+  __device__ void Load(int blocks, Chunk& chunk) const {
+#pragma unroll
+    for (int block = 0; block < Source::kBlocks; ++block) {
+      Load(block, block < blocks, chunk.x[block]);
+    }
+    if constexpr (kRows && Source::kScaled) {
+      if (factors_ == nullptr) return;
+#pragma unroll
+      for (int block = 0; block < Source::kBlocks; ++block) chunk.factors[block] = __ldg(factors_ + min(block, blocks - 1) * kStride);
+    }
+  }
+
+  __device__ void Scale(int block, Chunk& chunk) const {
+    if constexpr (kRows && Source::kScaled) {
+      if (factors_ == nullptr) return;
       constexpr uint32_t kMinusZero = 0x80008000u;  // leaves the sign of a product that is 0
-      const uint4 factors = __ldg(factors_ + block * 4);
-      tokens[0].x = Half::Fma(tokens[0].x, factors.x, kMinusZero);
-      tokens[0].y = Half::Fma(tokens[0].y, factors.y, kMinusZero);
-      tokens[0].z = Half::Fma(tokens[0].z, factors.z, kMinusZero);
-      tokens[0].w = Half::Fma(tokens[0].w, factors.w, kMinusZero);
+      uint4& x = chunk.x[block][0];
+      const uint4& factors = chunk.factors[block];
+      x.x = Half::Fma(x.x, factors.x, kMinusZero);
+      x.y = Half::Fma(x.y, factors.y, kMinusZero);
+      x.z = Half::Fma(x.z, factors.z, kMinusZero);
+      x.w = Half::Fma(x.w, factors.w, kMinusZero);
     }
+  }
+
+  __device__ void Advance() {
+    at_ += Source::kBlocks * kStride;
+    if (factors_ != nullptr) factors_ += Source::kBlocks * kStride;
   }
 
  private:
+  static constexpr bool kRows = Shape::kTiles == 1;
+  static constexpr int kStride = kRows ? 4 : Shape::kTiles * 32;  // vectors of a block
+
   const uint4 *at_, *factors_;
-  int64_t stride_;
   bool there_;
 };
 
@@ -174,7 +203,7 @@ __device__ inline void FinishBlock(const BitmapMmaArgs& a, const float (&sums)[S
 }
 
 template <class Source, class Half, class Shape>
-__global__ void __launch_bounds__(kMmaThreads, Shape::kTiles == 1 ? 3 : Shape::kTiles == 2 ? 2 : 1) BitmapMmaKernel(typename Source::Weight weight, BitmapMmaArgs a) {
+__global__ void __launch_bounds__(kMmaThreads, Shape::kTiles == 1 ? (Shape::kPanels == 1 ? 3 : 2) : Shape::kTiles == 2 ? 2 : 1) BitmapMmaKernel(typename Source::Weight weight, BitmapMmaArgs a) {
   PRISM_DYNAMIC_SMEM(shared);
   constexpr int kPanels = Shape::kPanels, kSplit = Shape::kSplit;
   const int warp = static_cast<int>(threadIdx.x) / 32, split = warp % kSplit;
@@ -203,19 +232,21 @@ __global__ void __launch_bounds__(kMmaThreads, Shape::kTiles == 1 ? 3 : Shape::k
 #pragma unroll
   for (int p = 0; p < kPanels; ++p) {
     const int* const of_panel = sizes + (warp / kSplit * kPanels + p) * kSplit * 2;
-    for (int other = 0; other < kSplit; ++other) source[p].position += of_panel[2 * other] + (other < split ? of_panel[2 * other + 1] : 0);
+    for (int other = 0; other < kSplit; ++other) source[p].at += of_panel[2 * other] + (other < split ? of_panel[2 * other + 1] : 0);
   }
 
   float sums[kPanels][Shape::kTiles][4] = {};
+  int issued = 0;
   const auto issue = [&](int chunk) {
     if (chunk < end) {
 #pragma unroll
-      for (int p = 0; p < kPanels; ++p) source[p].Issue(weight, (chunk - begin) % kStages);
+      for (int p = 0; p < kPanels; ++p) source[p].Issue(weight, issued);
+      issued = (issued + 1) % kStages;
     }
     CopyAsyncCommit();
   };
   for (int ahead = 0; ahead < kStages - 1; ++ahead) issue(begin + ahead);
-  const TokenReader<Half, Shape> reader(a);
+  TokenReader<Source, Half, Shape> reader(a, begin);
   const auto multiply = [&](int block, bool last, const uint4(&tokens)[Shape::kTiles]) {
 #pragma unroll
     for (int p = 0; p < kPanels; ++p) {
@@ -230,32 +261,34 @@ __global__ void __launch_bounds__(kMmaThreads, Shape::kTiles == 1 ? 3 : Shape::k
       source[p].EndBlock(weight, last, sums[p]);
     }
   };
+  int stage = 0, blocks_left = static_cast<int>(NumBlocks32(a.k)) - begin * Source::kBlocks;
   for (int chunk = begin; chunk < end; ++chunk) {
     constexpr bool kAhead = Shape::kTiles <= 2;  // a chunk's activations are asked for before its weights are waited for
-    const int64_t first_block = static_cast<int64_t>(chunk) * Source::kBlocks;
-    const int blocks = static_cast<int>(min(static_cast<int64_t>(Source::kBlocks), NumBlocks32(a.k) - first_block));
-    uint4 tokens[kAhead ? Source::kBlocks : 1][Shape::kTiles];
-    if constexpr (kAhead) {
-#pragma unroll
-      for (int block = 0; block < Source::kBlocks; ++block) reader.Load(first_block + block, block < blocks, tokens[block]);
-    }
+    const int blocks = min(Source::kBlocks, blocks_left);
+    typename TokenReader<Source, Half, Shape>::Chunk tokens;
+    if constexpr (kAhead) reader.Load(blocks, tokens);
     CopyAsyncWait<kStages - 2>();
     __syncwarp();  // this chunk is there for all lanes, and all have read the one before
     issue(chunk + kStages - 1);
 #pragma unroll
-    for (int p = 0; p < kPanels; ++p) source[p].StartChunk(weight, (chunk - begin) % kStages);
-    const auto is_last = [&](int block) { return chunk + 1 == end && block + 1 == blocks; };
+    for (int p = 0; p < kPanels; ++p) source[p].StartChunk(weight, stage);
+    const bool last_chunk = chunk + 1 == end;
     if constexpr (kAhead) {
 #pragma unroll
       for (int block = 0; block < Source::kBlocks; ++block) {
-        if (block < blocks) multiply(block, is_last(block), tokens[block]);
+        if (block >= blocks) break;
+        reader.Scale(block, tokens);
+        multiply(block, last_chunk && block + 1 == blocks, tokens.x[block]);
       }
     } else {
       for (int block = 0; block < blocks; ++block) {
-        reader.Load(first_block + block, true, tokens[0]);
-        multiply(block, is_last(block), tokens[0]);
+        reader.Load(block, true, tokens.x[0]);
+        multiply(block, last_chunk && block + 1 == blocks, tokens.x[0]);
       }
     }
+    reader.Advance();
+    stage = (stage + 1) % kStages;
+    blocks_left -= Source::kBlocks;
   }
   CopyAsyncWait<0>();
   FinishBlock<Shape>(a, sums, reinterpret_cast<float*>(shared));

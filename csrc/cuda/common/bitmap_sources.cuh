@@ -6,18 +6,23 @@
 
 namespace prism::cuda {
 
-// Copies the bytes [position, position + size) of a stream of `stream_size` bytes, as whole vectors of 16 bytes, to shared
-// memory, and returns where in it they begin (0 to 15). `size` is at most kMostBytes; what lies past the stream's end is not
-// read. Up to 15 bytes before the first one are, in the same aligned vector.
+// Copies `size` bytes from `from` on, as whole vectors of 16 bytes, to shared memory, and returns where in it they begin (0 to
+// 15). `size` is at most kMostBytes; nothing past `stream_end` is read. Up to 15 bytes before `from` are, in the same aligned
+// vector.
 template <int kMostBytes>
-__device__ inline int CopyRange(const uint8_t* stream, int64_t stream_size, int64_t position, int size, unsigned char* to) {
-  const uint8_t* const from = stream + position;
-  const int skew = static_cast<int>(reinterpret_cast<uintptr_t>(from) % 16), lane = static_cast<int>(threadIdx.x) % 32;
-  const int left = static_cast<int>(min(stream_size - position, int64_t{kMostBytes} + 16)) + skew;
-  const int end = min(skew + size, left);
+__device__ inline int CopyRange(const uint8_t* from, const uint8_t* stream_end, int size, unsigned char* to) {
+  const int skew = static_cast<int>(reinterpret_cast<uintptr_t>(from) % 16), lane = 16 * (static_cast<int>(threadIdx.x) % 32);
+  const uint8_t* const own = from + (lane - skew);
+  const int end = skew + size - lane;
+  const int64_t left = stream_end - from;
+  if (left >= size + 15) {  // whole vectors
 #pragma unroll
-  for (int at = 16 * lane; at < kMostBytes + 15 + 16 * lane; at += 16 * 32) {
-    if (at < end) CopyAsync16(to + at, from - skew + at, min(left - at, 16));
+    for (int at = 0; at < kMostBytes + 15; at += 16 * 32) {
+      if (at < end) CopyAsync16(to + lane + at, own + at);
+    }
+  } else {
+    const int stop = static_cast<int>(left) + skew - lane;
+    for (int at = 0; at < min(end, stop); at += 16 * 32) CopyAsync16(to + lane + at, own + at, min(stop - at, 16));
   }
   return skew;
 }
@@ -80,20 +85,36 @@ class BitmapValuesSource {
     int64_t size, pairs;           // size in bytes
     int bits = 16;
   };
-  static constexpr bool kOneShape = false;
+  static constexpr bool kOneShape = false, kScaled = false;
   static constexpr int kColumns = 2, kBlocks = 2;  // columns of a unit, blocks of 32 columns of a chunk
   static constexpr int kMasks = 0, kStarts = 128, kData = 192;
-  static constexpr int kMostBytes = kChunkUnits * 32 * 2, kStageBytes = kData + kMostBytes + 32, kTableBytes = 0;
+  static constexpr int kMostBytes = kChunkUnits * 32 * 2, kStageBytes = kData + kMostBytes + 32, kTableBytes = 16 * 8;
 
-  int64_t panel, position;
+  int64_t panel;
+  const uint8_t* at;  // of the survivors of the chunk that is issued next
 
   static __device__ MaskReader<2> Masks(const Weight& w, int64_t panel, int chunk) { return {w.bitmap, panel, w.pairs, chunk}; }
-  static __device__ void FillTable(const Weight&, unsigned char*) {}
 
-  __device__ void Start(const Weight& w, int64_t own_panel, int chunk, int end, unsigned char* ring, const unsigned char*) {
+  // By the mask of the two columns of rows 2g and 2g + 1: selectors of the bytes of two values and a 0 that make each row's
+  // pair, and the bits that the first row's survivors take.
+  static __device__ void FillTable(const Weight&, unsigned char* table) {
+    const uint32_t mask = threadIdx.x;
+    if (mask >= 16) return;
+    const auto selectors = [](uint32_t kept) { return kept == 0 ? 0x4444u : kept == 1 ? 0x4410u : kept == 2 ? 0x1044u : 0x3210u; };
+    const uint32_t first = mask & 3u;
+    reinterpret_cast<uint2*>(table)[mask] = make_uint2(selectors(first) | selectors(mask >> 2) << 16, 16u * static_cast<uint32_t>(__popc(first)));
+  }
+
+
+  __device__ void Start(const Weight& w, int64_t own_panel, int chunk, int end, unsigned char* ring, const unsigned char* table) {
     panel = own_panel;
     ring_ = ring;
-    position = 2 * max(w.panel_offsets[panel], int64_t{0});
+    table_ = table;
+    const uint32_t bit = threadIdx.x % 32 / 4 * 4;
+    below_ = (1u << bit) - 1;
+    rotation_ = bit - 3;  // eight times the four bits of a lane: an offset in the table
+    const int64_t position = 2 * w.panel_offsets[panel];
+    at = w.values + min(max(position, int64_t{0}), w.size);
     masks_ = Masks(w, panel, chunk);
     next_ = masks_.Next();
     PrefetchShare(w.values, w.size, position, 2 * w.panel_offsets[panel + 1], chunk, end, CeilDiv(w.pairs, kChunkUnits));
@@ -103,10 +124,10 @@ class BitmapValuesSource {
     unsigned char* const to = ring_ + stage * kStageBytes;
     const int lane = static_cast<int>(threadIdx.x) % 32, count = next_.unit.Count(), through = ScanOfWarp(count);
     const int size = 2 * __shfl_sync(0xffffffffu, through, 31);
-    const int skew = CopyRange<kMostBytes>(w.values, w.size, position, size, to + kData);
+    const int skew = CopyRange<kMostBytes>(at, w.values + w.size, size, to + kData);
     reinterpret_cast<uint32_t*>(to + kMasks)[lane] = next_.unit.words[0];
     reinterpret_cast<uint16_t*>(to + kStarts)[lane] = static_cast<uint16_t>(skew / 2 + through - count);
-    position += size;
+    at += size;
     next_ = masks_.Next();
   }
 
@@ -114,24 +135,19 @@ class BitmapValuesSource {
 
   template <class Half>
   __device__ void Fragments(const Weight&, int block, uint32_t (&fragments)[2][4]) const {
-    const int lane = static_cast<int>(threadIdx.x) % 32, g = lane / 4, t = lane % 4;
+    const int t = static_cast<int>(threadIdx.x) % 4;
     const uint4 masks = reinterpret_cast<const uint4*>(stage_ + kMasks)[block * 4 + t];
     const uint2 starts = reinterpret_cast<const uint2*>(stage_ + kStarts)[block * 4 + t];
     const uint32_t mask[4] = {masks.x, masks.y, masks.z, masks.w}, start[2] = {starts.x, starts.y};
-    const auto* data = reinterpret_cast<const uint16_t*>(stage_ + kData);
-    const uint32_t below = (1u << 4 * g) - 1;
 #pragma unroll
     for (int pair = 0; pair < 4; ++pair) {
-      const uint16_t* from = data + (start[pair / 2] >> 16 * (pair % 2) & 0xffffu) + __popc(mask[pair] & below);
-      const uint32_t kept = mask[pair] >> 4 * g;
-      uint32_t value[4];
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        value[i] = (kept >> i & 1) != 0 ? *from : 0;
-        from += kept >> i & 1;
-      }
-      fragments[pair / 2][pair % 2 * 2] = value[0] | value[1] << 16;
-      fragments[pair / 2][pair % 2 * 2 + 1] = value[2] | value[3] << 16;
+      // The four values from `first` on, wherever they lie: up to three words.
+      const uint32_t first = Permute(start[pair / 2], 0, pair % 2 == 0 ? 0x4410 : 0x4432) + static_cast<uint32_t>(__popc(mask[pair] & below_));
+      const auto* words = reinterpret_cast<const uint32_t*>(stage_ + kData + (2 * first & ~3u));
+      const uint32_t low = __funnelshift_r(words[0], words[1], 16 * first), high = __funnelshift_r(words[1], words[2], 16 * first);
+      const uint2 entry = *reinterpret_cast<const uint2*>(table_ + (__funnelshift_r(mask[pair], mask[pair], rotation_) & 120u));
+      fragments[pair / 2][pair % 2 * 2] = Permute(low, 0, entry.x);
+      fragments[pair / 2][pair % 2 * 2 + 1] = Permute(__funnelshift_rc(low, high, entry.y), 0, entry.x >> 16);
     }
   }
 
@@ -142,7 +158,8 @@ class BitmapValuesSource {
 
  private:
   unsigned char* ring_;
-  const unsigned char* stage_;
+  const unsigned char *stage_, *table_;
+  uint32_t below_, rotation_;
   MaskReader<2> masks_;
   ChunkMask<2> next_;
 };
@@ -155,6 +172,7 @@ struct BitmapCodesWeight {
   const uint16_t* scale;         // bfloat16 [panels, groups, 16], aligned to 16 bytes
   const uint8_t* zero;           // [panels, groups, ZeroBytes(bits)], aligned to 2 bytes, or none
   int64_t size, zero_size, quads, group_size, groups;
+  int groups_per_chunk;  // 0 where chunks of 128 columns do not end with groups
   int bits;
   Codebook codebook;
 };
@@ -165,7 +183,7 @@ template <int kBits, int kTiles>
 class BitmapCodesSource {
  public:
   using Weight = BitmapCodesWeight;
-  static constexpr bool kOneShape = kBits == 0;
+  static constexpr bool kOneShape = kBits == 0, kScaled = true;
   static constexpr int kColumns = 4, kBlocks = 4;
   static constexpr int kLargestBits = kBits == 0 ? 8 : kBits, kMostGroups = 4;
   static constexpr int kMasks = 0, kStarts = 256, kScales = 384, kZeros = kScales + kMostGroups * 32;
@@ -173,7 +191,8 @@ class BitmapCodesSource {
   static constexpr int kMostBytes = kChunkUnits * 8 * kLargestBits, kStageBytes = kData + kMostBytes + 48;
   static constexpr int kTableBytes = 64;
 
-  int64_t panel, position;
+  int64_t panel;
+  const uint8_t* at;  // of the survivors of the chunk that is issued next
 
   static __device__ int Bits(const Weight& w) { return kBits == 0 ? w.bits : kBits; }
   static __device__ bool IsUniform(const Weight& w) { return kBits != 0 || w.codebook == Codebook::kUniform; }
@@ -204,11 +223,17 @@ class BitmapCodesSource {
     panel = own_panel;
     ring_ = ring;
     table_ = table;
-    position = max(w.panel_offsets[panel], int64_t{0});
+    const int64_t position = w.panel_offsets[panel];
+    at = w.codes + min(max(position, int64_t{0}), w.size);
     masks_ = Masks(w, panel, chunk);
     next_ = masks_.Next();
     PrefetchShare(w.codes, w.size, position, w.panel_offsets[panel + 1], chunk, end, CeilDiv(w.quads, kChunkUnits));
     const int64_t column = static_cast<int64_t>(chunk) * kChunkUnits * kColumns;
+    const int g = static_cast<int>(threadIdx.x) % 32 / 4;
+    first_ = static_cast<uint32_t>(panel * w.groups);
+    shift_ = static_cast<uint32_t>(8 * (g % 4));
+    below_ = (1u << shift_) - 1;
+    half_ = g < 4 ? 0x4410u : 0x4432u;
     group_ = issued_ = static_cast<int>(column / w.group_size);
     left_ = issued_left_ = static_cast<int>(w.group_size - column % w.group_size);
 #pragma unroll
@@ -222,12 +247,12 @@ class BitmapCodesSource {
     unsigned char* const to = ring_ + stage * kStageBytes;
     const int lane = static_cast<int>(threadIdx.x) % 32, own = next_.Size(Bits(w)), through = ScanOfWarp(own);
     const int size = __shfl_sync(0xffffffffu, through, 31);
-    const int skew = CopyRange<kMostBytes>(w.codes, w.size, position, size, to + kData);
+    const int skew = CopyRange<kMostBytes>(at, w.codes + w.size, size, to + kData);
     const uint32_t start = static_cast<uint32_t>(8 * (skew + through - own));
     const uint32_t half = start + static_cast<uint32_t>(Bits(w) * __popc(next_.unit.words[0]));
     reinterpret_cast<uint2*>(to + kMasks)[lane] = make_uint2(next_.unit.words[0], next_.unit.words[1]);
     reinterpret_cast<uint32_t*>(to + kStarts)[lane] = start | half << 16;  // in bits, of rows 0-7 and 8-15
-    position += size;
+    at += size;
     IssueGroups(w, to);
     next_ = masks_.Next();
   }
@@ -235,7 +260,7 @@ class BitmapCodesSource {
   __device__ void StartChunk(const Weight& w, int stage) {
     stage_ = ring_ + stage * kStageBytes;
     scale_at_ = stage_ + kScales;
-    const auto group = static_cast<uint32_t>(panel) * static_cast<uint32_t>(w.groups) + static_cast<uint32_t>(group_);
+    const uint32_t group = first_ + static_cast<uint32_t>(group_);
     const uint32_t zero = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(w.zero)) + group * static_cast<uint32_t>(ZeroBytes(Bits(w)));
     zero_at_ = stage_ + kZeros + zero % 16;
     LoadZeros(w);
@@ -248,18 +273,16 @@ class BitmapCodesSource {
     const uint4 masks = reinterpret_cast<const uint4*>(stage_ + kMasks)[block * 4 + t];
     const uint2 starts = reinterpret_cast<const uint2*>(stage_ + kStarts)[block * 4 + t];
     const uint32_t mask[2] = {g < 4 ? masks.x : masks.y, g < 4 ? masks.z : masks.w}, start[2] = {starts.x, starts.y};
-    const uint32_t below = (1u << 8 * (g % 4)) - 1;
 #pragma unroll
     for (int quad = 0; quad < 2; ++quad) {
-      const uint32_t first = Permute(start[quad], 0, g < 4 ? 0x4410 : 0x4432);
-      const uint32_t bit = first + static_cast<uint32_t>(Bits(w) * __popc(mask[quad] & below));
+      const uint32_t bit = Permute(start[quad], 0, half_) + static_cast<uint32_t>(Bits(w) * __popc(mask[quad] & below_));
       const auto* words = reinterpret_cast<const uint32_t*>(stage_ + kData + (bit >> 3 & ~3u));
       if constexpr (kBits == 4) {
         // Twice the byte, so that four bits of it are an offset in the table.
-        const uint32_t kept = __funnelshift_r(mask[quad], mask[quad], static_cast<uint32_t>(8 * (g % 4) - 2));
+        const uint32_t kept = __funnelshift_r(mask[quad], mask[quad], shift_ - 2);
         Spread<Half>(__funnelshift_r(words[0], words[1], bit), kept & 60u, kept >> 4 & 60u, fragments[quad]);
       } else {
-        Decode<Half>(w, words, bit, mask[quad] >> 8 * (g % 4) & 255u, fragments[quad]);
+        Decode<Half>(w, words, bit, mask[quad] >> shift_ & 255u, fragments[quad]);
       }
     }
   }
@@ -292,19 +315,23 @@ class BitmapCodesSource {
   // Scales and zero points of the groups of the next chunk.
   __device__ void IssueGroups(const Weight& w, unsigned char* to) {
     const int first = issued_;
-    int columns = kChunkUnits * kColumns;
-    while (columns >= issued_left_) {
-      columns -= issued_left_;
-      ++issued_;
-      issued_left_ = static_cast<int>(w.group_size);
+    int count = w.groups_per_chunk;
+    issued_ += count;
+    if (count == 0) {  // groups and chunks do not end together
+      int columns = kChunkUnits * kColumns;
+      while (columns >= issued_left_) {
+        columns -= issued_left_;
+        ++issued_;
+        issued_left_ = static_cast<int>(w.group_size);
+      }
+      issued_left_ -= columns;
+      count = issued_ + (columns > 0) - first;
     }
-    issued_left_ -= columns;
-    const int count = min(issued_ + (columns > 0), static_cast<int>(w.groups)) - first;
+    const int there = min(count, static_cast<int>(w.groups) - first), bytes = static_cast<int>(ZeroBytes(Bits(w)));
     const int lane = static_cast<int>(threadIdx.x) % 32;
-    const int64_t group = panel * w.groups + first;
-    if (lane < 2 * count) CopyAsync16(to + kScales + lane * 16, reinterpret_cast<const uint8_t*>(w.scale) + group * 32 + lane * 16);
-    const int64_t bytes = ZeroBytes(Bits(w));
-    if (IsUniform(w)) CopyRange<kMostGroups * 16>(w.zero, w.zero_size, group * bytes, count * static_cast<int>(bytes), to + kZeros);
+    const uint64_t group = first_ + static_cast<uint32_t>(first);
+    if (lane < 2 * there) CopyAsync16(to + kScales + lane * 16, reinterpret_cast<const uint8_t*>(w.scale) + group * 32 + lane * 16);
+    if (IsUniform(w)) CopyRange<kMostGroups * 16>(w.zero + group * bytes, w.zero + w.zero_size, there * bytes, to + kZeros);
   }
 
   // The zero points of rows 2g and 2g + 1.
@@ -315,6 +342,8 @@ class BitmapCodesSource {
     if (IsUniform(w) && Bits(w) <= 4) pair = *reinterpret_cast<const uint16_t*>(zero_at_ + 2 * (g % 4)) >> (g < 4 ? 0 : 4) & 0x0f0fu;
     zero_[0] = pair & 255u;
     zero_[1] = pair >> 8;
+    minus_[0] = zero_[0] | zero_[0] << 16;
+    minus_[1] = zero_[1] | zero_[1] << 16;
   }
 
   // codes: from bit 0 on those that are kept, 4 bits each; low, high: offsets of the table's entries of rows 2g and 2g + 1.
@@ -325,7 +354,7 @@ class BitmapCodesSource {
       const uint32_t entry = *reinterpret_cast<const uint32_t*>(table_ + (row == 0 ? low : high));
       // Bytes in the order of the quad, columns 0, 2, 1, 3; their high halves are anything.
       const uint32_t bytes = Permute(Permute(codes, zero_[row], 0x4210), codes >> 4, entry);
-      const uint32_t minus = (Half::kInteger | 0x80008000u) | zero_[row] | zero_[row] << 16;
+      const uint32_t minus = minus_[row] | (Half::kInteger | 0x80008000u);
       fragment[row] = Half::Fma(AndOr(bytes, 0x000f000fu, Half::kInteger), Half::kOne, minus);
       fragment[2 + row] = Half::Fma(AndOr(bytes >> 8, 0x000f000fu, Half::kInteger), Half::kOne, minus);
       codes >>= entry >> 16;
@@ -358,7 +387,9 @@ class BitmapCodesSource {
   int group_, left_;          // of the block that comes next, and the columns of it that are left
   int issued_, issued_left_;  // of the chunk that is issued next
   const unsigned char *scale_at_, *zero_at_;  // of the group, in the stage
-  uint32_t zero_[2];
+  uint32_t zero_[2], minus_[2];               // of rows 2g and 2g + 1; minus_: in both halves
+  uint32_t first_;                            // group of the panel
+  uint32_t shift_, below_, half_;             // of this lane's byte of a mask
   float of_group_[kTiles][4];
 };
 

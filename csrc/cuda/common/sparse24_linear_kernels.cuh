@@ -2,13 +2,13 @@
 // (sparse24_mma.cuh). Weights are read once for every 64 tokens; what limits is their bytes, 9 bits per weight for 16-bit
 // values (at best 1.78 times the dense product) and 3.3 for codes (g = 64; 4.8 times).
 //
-// Up to 8 tokens: a block takes 2 panels, its warps split the tiles of k between them and fetch the next tile while they
+// Up to 8 tokens: a block takes 2 panels, its warps split the tiles of k between them and fetch the next two while they
 // multiply one; their sums are added in the order of the warps. More tokens: a block takes 8 panels x up to 64 tokens and a
 // part of k, two groups of 4 warps share its tiles; activations pass through shared memory, where their quads take the order
 // that the weights have. Parts of k are written as float32 and added in order.
 //
 // Expected bound, not measured: memory at every m up to 64; the second kernel holds one block of 8 warps per multiprocessor
-// at 64 tokens, 18 KiB of weights under way.
+// at 64 tokens, up to 36 KiB of weights under way.
 #pragma once
 #include "sparse24_mma.cuh"
 
@@ -50,11 +50,9 @@ __global__ void __launch_bounds__(32 * kMostFewWarps)
     }
     return stage;
   };
-  Stage now, next;
-  if (warp < source.tiles) next = load(warp);
-  for (int64_t tile = warp; tile < source.tiles; tile += warps) {
-    now = next;
-    if (tile + warps < source.tiles) next = load(tile + warps);
+  // Multiplies a stage and refills it with the tile after next, so that nearly two stages are always under way.
+  const auto consume = [&](Stage& now, int64_t tile) {
+    if (tile >= source.tiles) return;
     uint32_t b[2][4];
 #pragma unroll
     for (int step = 0; step < 2; ++step) {
@@ -68,6 +66,14 @@ __global__ void __launch_bounds__(32 * kMostFewWarps)
       for (int step = 0; step < 2; ++step) Source::Decode(now.tiles[i], step, lane, a[step]);
       MultiplyTile<Source>(sums[i], now.tiles[i], a, b);
     }
+    if (tile + 2 * warps < source.tiles) now = load(tile + 2 * warps);
+  };
+  Stage even, odd;
+  if (warp < source.tiles) even = load(warp);
+  if (warp + warps < source.tiles) odd = load(warp + warps);
+  for (int64_t tile = warp; tile < source.tiles; tile += 2 * warps) {
+    consume(even, tile);
+    consume(odd, tile + warps);
   }
   auto* const parts = reinterpret_cast<float4*>(shared);  // [warps, 2 panels, 32 lanes]
 #pragma unroll
@@ -126,8 +132,7 @@ __global__ void __launch_bounds__(kTiledThreads)
   // This thread brings 8 columns of every 16th token of one of the two tiles of a stage.
   const int chunk = threadIdx.x % 8, chunk_tile = threadIdx.x / 8 % 2, chunk_token = threadIdx.x / 16;
   uint4 x[kChunks], column_scale = make_uint4(0, 0, 0, 0);
-  typename Source::Tile now[2], next[2];
-  const auto load = [&](int64_t tile) {
+  const auto load_activations = [&](int64_t tile) {
     const int64_t column = (tile + chunk_tile) * kSparseTileColumns + 8 * chunk;
     const int64_t limit = tile + chunk_tile < end ? in.m : 0;
 #pragma unroll
@@ -136,8 +141,15 @@ __global__ void __launch_bounds__(kTiledThreads)
       x[i] = token < limit ? LoadActivations(in, token, column) : make_uint4(0, 0, 0, 0);
     }
     if (Source::kScaled) column_scale = LoadEight(in.column_scale, column, in.k, in.vectors);
+  };
+  struct Weights {
+    typename Source::Tile tiles[2];
+  };
+  const auto load_weights = [&](int64_t tile) {  // a tile past the end has activations of 0
+    Weights weights;
 #pragma unroll
-    for (int i = 0; i < 2; ++i) next[i] = source.Load(min(panel + i, last), min(tile + half, end - 1), lane);
+    for (int i = 0; i < 2; ++i) weights.tiles[i] = source.Load(min(panel + i, last), min(tile + half, end - 1), lane);
+    return weights;
   };
   const auto store = [&](uint16_t* stage) {
     // Quads 2 c and 2 c + 1 of a step of 32 columns go where the weights have them: 4 (c % 2) + c / 2, and 2 further on.
@@ -151,31 +163,38 @@ __global__ void __launch_bounds__(kTiledThreads)
     }
   };
   float sums[2][kTokenTiles][4] = {};
-  if (begin < end) {
-    load(begin);
-    store(staged);
-  }
-  __syncthreads();
-  int parity = 0;
-  for (int64_t tile = begin; tile < end; tile += 2, parity ^= 1) {
-    now[0] = next[0], now[1] = next[1];
+  // Multiplies one stage; every thread of the block comes here alike. Activations are fetched one stage ahead, weights two.
+  const auto consume = [&](Weights& now, int64_t tile, int parity) {
+    if (tile >= end) return;
     const bool more = tile + 2 < end;
-    if (more) load(tile + 2);
+    if (more) load_activations(tile + 2);
     uint32_t a[2][2][4];
 #pragma unroll
-    for (int i = 0; i < 4; ++i) Source::Decode(now[i / 2], i % 2, lane, a[i / 2][i % 2]);
-    // A tile past the end has activations of 0.
+    for (int i = 0; i < 4; ++i) Source::Decode(now.tiles[i / 2], i % 2, lane, a[i / 2][i % 2]);
     const uint16_t* const rows = staged + parity * kStage + (half * kTokens + lane % 8) * kStageRow + lane / 8 * 8;
 #pragma unroll
     for (int j = 0; j < kTokenTiles; ++j) {
       uint32_t b[2][4];
       LoadMatrix4(b[0], rows + 8 * j * kStageRow);
       LoadMatrix4(b[1], rows + 8 * j * kStageRow + kSparseStepColumns);
-      MultiplyTile<Source>(sums[0][j], now[0], a[0], b);
-      MultiplyTile<Source>(sums[1][j], now[1], a[1], b);
+      MultiplyTile<Source>(sums[0][j], now.tiles[0], a[0], b);
+      MultiplyTile<Source>(sums[1][j], now.tiles[1], a[1], b);
     }
+    if (tile + 4 < end) now = load_weights(tile + 4);
     if (more) store(staged + (parity ^ 1) * kStage);
     __syncthreads();
+  };
+  Weights even, odd;
+  if (begin < end) {
+    even = load_weights(begin);
+    if (begin + 2 < end) odd = load_weights(begin + 2);
+    load_activations(begin);
+    store(staged);
+  }
+  __syncthreads();
+  for (int64_t tile = begin; tile < end; tile += 4) {
+    consume(even, tile, 0);
+    consume(odd, tile + 2, 1);
   }
   auto* const others = reinterpret_cast<float4*>(shared) + warp % 4 * 2 * kTokenTiles * 32 + lane;
 #pragma unroll
@@ -243,6 +262,8 @@ cudaError_t RunSparseLinear(const Source& source, const SparseActivations& in, S
   cudaError_t error;
   if (in.m <= 16) {
     error = LaunchTiled<Source, 2>(source, in, out, splits, stream);
+  } else if constexpr (Source::kGroups == 2) {  // 64 tokens and the scales of two groups are more than the registers hold
+    error = LaunchTiled<Source, 4>(source, in, out, splits, stream);
   } else if (in.m <= 32) {
     error = LaunchTiled<Source, 4>(source, in, out, splits, stream);
   } else {

@@ -7,6 +7,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+_TOKENS_AT_A_TIME = 1024
+
 
 class CalibrationError(RuntimeError):
     """Calibration gave no usable statistics; names the linear."""
@@ -50,12 +52,13 @@ class InputStatistics:
         if rows.shape[0] == 0:
             return
         self.tokens += rows.shape[0]
-        # One type conversion serves both sums; float32 squares are summed in float64.
-        rows = rows.float()
-        self.sum_squares += rows.square().sum(0, dtype=torch.float64)
-        if self.gram is not None:
-            self.sum_abs += rows.abs().sum(0, dtype=torch.float64)
-            self.gram.addmm_(rows.T, rows)
+        # Some tokens at a time: the copies in float32 and float64 are larger than the activations themselves.
+        for part in rows.split(_TOKENS_AT_A_TIME):
+            part = part.float()
+            self.sum_squares += part.square().sum(0, dtype=torch.float64)
+            if self.gram is not None:
+                self.sum_abs += part.abs().sum(0, dtype=torch.float64)
+                self.gram.addmm_(part.T, part)
 
     @cached_property
     def norms(self) -> Tensor:

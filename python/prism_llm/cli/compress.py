@@ -9,6 +9,7 @@ import typer
 
 from . import three_tier
 from .exits import UsageError, usage_errors
+from .low_rank import low_rank_changes
 from .models import DataDirOption, JsonOption, ModelArgument, resolve_model
 from .output import print_json, progress, quiet_transformers, size, stdout
 
@@ -22,7 +23,9 @@ def compress(
     output: Annotated[Path, typer.Option("-o", "--output", help="Directory to write.")] = ...,  # type: ignore[assignment]
     method: Annotated[
         str | None,
-        typer.Option(help="Preset: prism, sinq, asinq, wanda, ria, clearcut, sparsegpt, magnitude. Default prism."),
+        typer.Option(
+            help="Preset: prism, sinq, asinq, wanda, ria, clearcut, sparsegpt, magnitude, ls-prism. Default prism."
+        ),
     ] = None,
     bits: Annotated[int | None, typer.Option(help=f"Bits per code; 0 keeps floats; {_NONE}.")] = None,
     sparsity: Annotated[float | None, typer.Option(help=f"Share of weights to prune, in [0, 1); {_NONE}.")] = None,
@@ -56,6 +59,22 @@ def compress(
     codebook: Annotated[str | None, typer.Option(help=f"uniform, nf4 or nf3; {_NONE}.")] = None,
     rounding: Annotated[
         str | None, typer.Option(help=f"rtn, hqq (better zeros) or joint (inside the sweep); {_NONE}.")
+    ] = None,
+    low_rank: Annotated[
+        str | None, typer.Option(help='Factors of some linears: a share (0.3), a rank (64), or "kmif".')
+    ] = None,
+    target_modules: Annotated[
+        str | None, typer.Option(help="Which linears get factors: q,k,v,o,gate,up,down, names, or re:...; default all.")
+    ] = None,
+    low_rank_of: Annotated[
+        str | None,
+        typer.Option(help=f"What the factors are of: weight (instead of it), pruned, residual (added to it); {_NONE}."),
+    ] = None,
+    low_rank_weighting: Annotated[
+        str | None, typer.Option(help="Norm in which factors are best: none, or activations (of the outputs).")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Level of --method ls-prism: conservative (0.3) or aggressive (0.5).")
     ] = None,
     group_size: Annotated[
         int | None, typer.Option(help=f"Columns per group scale; 0 is one group per row; {_NONE}.")
@@ -109,6 +128,8 @@ def compress(
         "scale": scale,
         "codebook": codebook,
         "round": rounding,
+        "low_rank_of": low_rank_of,
+        "low_rank_weighting": low_rank_weighting,
         "dataset": dataset,
         "num_calibration_samples": num_samples,
         "max_seq_length": seqlen,
@@ -131,6 +152,7 @@ def compress(
             if compensate not in (None, "obs_sweep"):
                 raise UsageError(f"--reconstruct: must go with --compensate obs_sweep, got {compensate!r}")
             changes["compensate"] = "obs_sweep"
+        changes |= low_rank_changes(low_rank, target_modules, preset, method, sparsity)
         changes |= three_tier.changes(tiers, topk_per_block, block_size, method, recipe)
         resolved = _recipe(recipe, method, changes)
         _check_output(output, overwrite)

@@ -73,7 +73,7 @@ class ExposedLinears:
     def replace(self, name: str, original: nn.Module, module: nn.Module) -> None:
         self._originals[name] = original
         replace_module(self._model, name, module)
-        inside = [f"{name}.{n}" if n else name for n, m in module.named_modules() if isinstance(m, nn.Linear)]
+        inside = _linears_in(name, module)
         self.names += inside
         if isinstance(module, SeparateExperts):
             self.experts |= set(inside)
@@ -100,6 +100,9 @@ def expose_linears(model: nn.Module) -> ExposedLinears:
     Outputs are the same up to the rounding of a product in another layout.
     """
     exposed = ExposedLinears(model)
+    for name, module in model.named_modules():
+        if isinstance(module, SeparateExperts):  # exposed before, as in a checkpoint that is compressed further
+            exposed.experts |= set(_linears_in(name, module))
     for name, module in _candidates(model):
         replacement: nn.Module
         if _is_conv1d(module):
@@ -119,6 +122,10 @@ def has_hidden_linears(model: nn.Module) -> bool:
 
 def _candidates(model: nn.Module) -> list[tuple[str, nn.Module]]:
     return [(n, m) for n, m in model.named_modules() if _is_conv1d(m) or _is_fused_experts(m)]
+
+
+def _linears_in(name: str, module: nn.Module) -> list[str]:
+    return [f"{name}.{n}" if n else name for n, m in module.named_modules() if isinstance(m, nn.Linear)]
 
 
 def _is_conv1d(module: nn.Module) -> bool:

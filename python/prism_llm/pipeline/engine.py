@@ -18,6 +18,7 @@ from ..pruning import HessianSolver, require_solver
 from .allocation import Allocation, allocate, least_pruned, require_pruned_as_named
 from .folding import fold_permutations
 from .layer import compress_weight, without_calibration
+from .low_rank import compress_low_rank, low_rank_names
 from .recipe import Recipe
 from .report import CompressionReport, LinearReport, relative_error
 
@@ -73,6 +74,7 @@ def compress_blocks(
     require_solver(recipe.permute)
     adapter = DecoderAdapter(model)
     plan, left, experts = _plan(adapter, recipe)
+    factored = _leave_to_factors(recipe, plan, left)
     _check_tier_maps(tiers, [name for linears in plan for name in linears])
     report = CompressionReport(recipe.to_dict(), left=left, block_parameters=_count_parameters(adapter))
     if calibration is not None and not recipe.needs_calibration:
@@ -86,11 +88,12 @@ def compress_blocks(
         if recipe.prunes and recipe.permute != "none":
             store.load(0)
             probe = adapter.capture([_probe_tokens(model)])
-        allocation = allocate(adapter, plan, recipe, inputs, store, experts)
+        pruned_plan = [_pruned_only(recipe, linears, factored) for linears in plan]
+        allocation = allocate(adapter, pruned_plan, recipe, inputs, store, experts)
         for index, linears in enumerate(plan):
             store.load(index)
             modules = _compress_block(
-                adapter, index, linears, recipe, inputs, report, tiers or {}, allocation, experts, probe
+                adapter, index, linears, recipe, inputs, report, tiers or {}, allocation, experts, probe, factored
             )
             if inputs is not None and index + 1 < len(plan):
                 for batch, calls in enumerate(inputs.calls):
@@ -115,6 +118,7 @@ def _compress_block(
     allocation: Allocation,
     experts: set[str],
     probe: CapturedInputs | None,
+    factored: set[str],
 ) -> dict[str, PackedLinear]:
     """Replaces `linears` of one block, and empties the dict; statistics are freed with the last linear they serve."""
     statistics: dict[str, InputStatistics] = {}
@@ -127,17 +131,18 @@ def _compress_block(
         collector.run(lambda h=h, c=c: adapter.run_block(index, h, c[index]) for h, c in calls)  # type: ignore[misc]
         statistics, groups = collector.statistics, collector.groups()
         del collector
-    folded = fold_permutations(adapter, index, linears, recipe, statistics, probe) if probe is not None else {}
+    prunable = _pruned_only(recipe, linears, factored)
+    folded = fold_permutations(adapter, index, prunable, recipe, statistics, probe) if probe is not None else {}
     modules: dict[str, PackedLinear] = {}
     for group in groups:
         shared = statistics.get(group[0])
         solver = HessianSolver(shared, recipe.percdamp) if shared is not None and recipe.needs_gram else None
         for name in group:
             linear, map_ = linears[name], tiers.get(name)
-            pruned = allocation(name, linear.weight)
-            own, notes = recipe, []
+            pruned = allocation(name, linear.weight) if name in prunable else None
+            own, notes = recipe if name in factored else _without_factors(recipe), []
             if name in folded:
-                own, notes = recipe.replace(permute="none"), [folded[name]]
+                own, notes = own.replace(permute="none"), [folded[name]]
             modules[name] = _compress_linear(
                 adapter.model, name, linear, own, shared, solver, report, map_, pruned, notes
             )
@@ -165,7 +170,10 @@ def _compress_linear(
         recipe = without_calibration(recipe)
         if recipe.needs_calibration:
             raise CalibrationError(f"calibration never reached {name}: it saw 0 tokens")
-    result = compress_weight(name, linear.weight, recipe, statistics, solver, tiers, pruned)
+    if recipe.low_rank is None:
+        result = compress_weight(name, linear.weight, recipe, statistics, solver, tiers, pruned)
+    else:
+        result = compress_low_rank(name, linear.weight, recipe, statistics, solver, pruned)
     if unseen:
         result.notes.append("no calibration token reached it: score magnitude, no compensation")
     if result.mask is not None:
@@ -175,7 +183,7 @@ def _compress_linear(
     replace_module(model, name, module)
     seconds = time.perf_counter() - started
     dense = linear.weight.detach()
-    error, measure = relative_error(dense.float(), result.packed.to_dense(torch.float32), statistics)
+    error, measure = relative_error(dense, result.packed.to_dense(torch.float32), statistics)
     report.linears.append(
         LinearReport(
             fqn=name,
@@ -194,6 +202,28 @@ def _compress_linear(
         )
     )
     return module
+
+
+def _leave_to_factors(recipe: Recipe, plan: list[dict[str, nn.Linear]], left: dict[str, str]) -> set[str]:
+    """The linears that get factors; where the recipe does nothing else, the others leave the plan."""
+    factored = low_rank_names(recipe, [item for linears in plan for item in linears.items()])
+    if recipe.low_rank is not None and not recipe.prunes and recipe.bits is None:
+        for linears in plan:
+            for name in [name for name in linears if name not in factored]:
+                del linears[name]
+                left[name] = "not a target of low_rank"
+    return factored
+
+
+def _pruned_only(recipe: Recipe, linears: dict[str, nn.Linear], factored: set[str]) -> dict[str, nn.Linear]:
+    """Those that are not factors and nothing else."""
+    if recipe.low_rank is None or recipe.low_rank_of != "weight":
+        return linears
+    return {name: linear for name, linear in linears.items() if name not in factored}
+
+
+def _without_factors(recipe: Recipe) -> Recipe:
+    return recipe if recipe.low_rank is None else recipe.replace(sparsity=recipe.sparsity, low_rank=None)
 
 
 def _check_tier_maps(tiers: Mapping[str, Tensor] | None, names: Sequence[str]) -> None:

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from prism_kernels.formats import PackedWeight, PermutedWeight, TieredWeight
+from prism_kernels.formats import LowRankWeight, PackedWeight, PermutedWeight, TieredWeight
 from prism_kernels.nn import (
     BitmapDualShiftLinear,
     BitmapLinear,
     DualShiftLinear,
+    LowRankLinear,
     PackedLinear,
     PermutedLinear,
     Sparse24DualShiftLinear,
@@ -45,6 +46,7 @@ _MODULES: dict[str, type[PackedLinear]] = {
         BitmapDualShiftLinear,
         BitmapLinear,
         DualShiftLinear,
+        LowRankLinear,
         PermutedLinear,
         Sparse24DualShiftLinear,
         Sparse24Linear,
@@ -85,6 +87,9 @@ class CompressedWeight:
         if recipe.bits is not None:
             stages += [] if recipe.scale == "none" else [f"{recipe.scale} scale"]
             stages.append(recipe.round)
+        if isinstance(self.packed, LowRankWeight):
+            weighting = "" if recipe.low_rank_weighting == "none" else f"{recipe.low_rank_weighting} "
+            stages.append(f"{weighting}svd of the {recipe.low_rank_of}, rank {self.packed.rank}")
         return " > ".join(stages)
 
     def module(self, bias: Tensor | None) -> PackedLinear:
@@ -117,7 +122,7 @@ def compress_weight(
         ValueError: the weight, or what compensation made of it, is not finite.
     """
     dense = weight.detach().float()
-    _require_finite(name, "weight", dense)
+    require_finite(name, "weight", dense)
     if recipe.tiers is not None:
         return _tier(name, weight.dtype, dense, recipe, statistics, tiers)
     if not recipe.compensates:
@@ -190,6 +195,7 @@ def without_calibration(recipe: Recipe) -> Recipe:
     """The recipe for a weight whose inputs nothing is known about: magnitude, no compensation, no search of scales."""
     changes: dict[str, object] = {"compensate": "none", "round": "rtn" if recipe.round == "joint" else recipe.round}
     changes |= {"scale": "sinq"} if recipe.scale == "asinq" else {}
+    changes |= {"low_rank_weighting": "none"}
     if recipe.prunes:
         changes |= {"score": "magnitude", "ratios": "uniform"}
     return recipe.replace(sparsity=recipe.sparsity, **changes)
@@ -239,7 +245,7 @@ def _sweep(
     kept = swept.mask if recipe.prunes else None
     if grid is None:
         return _finish(name, dtype, swept.weight, Selection(swept.mask, order), recipe, statistics)
-    _require_finite(name, "compensated weight", swept.weight)
+    require_finite(name, "compensated weight", swept.weight)
     assert swept.codes is not None and swept.scale is not None and swept.zero is not None
     options = {"bits": grid.bits, "group_size": recipe.group_size or living.shape[1], "pattern": recipe.pattern}
     codes, stored, scale = swept.codes, kept, grid.column_scale
@@ -279,14 +285,15 @@ def _finish(
 ) -> CompressedWeight:
     """Rounds to nearest, or stores the survivors in `dtype`; columns are stored in the chosen order."""
     mask, order = (None, None) if chosen is None else chosen
-    _require_finite(name, "compensated weight", values)
+    require_finite(name, "compensated weight", values)
     if order is not None and mask is not None:
-        known = None if statistics is None else statistics.permuted(order)
+        # Only the search of scales reads statistics from here on; X^T X in another order is as large again.
+        known = None if statistics is None or recipe.scale != "asinq" else statistics.permuted(order)
         ordered = _finish(name, dtype, values[:, order], Selection(mask[:, order]), recipe, known)
         return CompressedWeight(_in_order(ordered.packed, order), mask, recipe)
     if recipe.bits is None:
         assert mask is not None, "a recipe prunes or quantizes"
-        _require_finite(name, f"compensated weight in {dtype}", values.to(dtype))
+        require_finite(name, f"compensated weight in {dtype}", values.to(dtype))
         return CompressedWeight(pack_pruned(values, mask, dtype, recipe.pattern), mask, recipe)
     group_size = recipe.group_size or values.shape[1]
     scale = _column_scale(values, mask, recipe, statistics)
@@ -318,7 +325,7 @@ def _in_order(packed: PackedWeight, index: Tensor | None) -> PackedWeight:
     return packed if index is None else PermutedWeight(index.to(torch.int32), packed)
 
 
-def _require_finite(name: str, what: str, values: Tensor) -> None:
+def require_finite(name: str, what: str, values: Tensor) -> None:
     finite = values.isfinite()
     if not bool(finite.all()):
         row, column = (int(i) for i in (~finite).nonzero()[0])

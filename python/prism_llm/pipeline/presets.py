@@ -142,6 +142,9 @@ def ria() -> dict[str, Any]:
 def clearcut() -> dict[str, Any]:
     """ClearCut (cRED-f/ClearCut-Pruning): RIA's score plus 0.1 W^2 / (row sum * column sum), 50 % of each row.
 
+    Its low rank (`low_rank=0.5`, `low_rank_targets`) factorizes what pruning left, so that the zeros are lost;
+    `low_rank_of="weight"` or "residual" keeps more of the weight in the same factors.
+
     The added term is too small to change a mask beyond near ties: this is RIA with `scope="row"`, kept as a method of
     its own because its source names it so.
 
@@ -152,7 +155,37 @@ def clearcut() -> dict[str, Any]:
         float32 scores: computed in float64 and rounded once; the original's float16 rounds the added term to 0.
         mean over tokens: inside the activation factor, where the original's epsilon meets a mean over sequences.
     """
-    return {"sparsity": 0.5, "score": "clearcut", "scope": "row", "scale": "none", "group_size": 64}
+    base = {"sparsity": 0.5, "score": "clearcut", "scope": "row", "scale": "none", "group_size": 64}
+    return base | {"low_rank_of": "pruned"}
+
+
+#: The two levels of LS-PRISM's README, as sparsities.
+LS_PRISM_LEVELS = {"conservative": 0.3, "aggressive": 0.5}
+
+
+def ls_prism() -> dict[str, Any]:
+    """LS-PRISM (AamirAyoub123/Optimization-and-Compression-of-LLMs-LS-PRISM-): Wanda on the MLP, SVD on attention.
+
+    MLP: |W_ij| ||X_j||, the smallest of the whole matrix, 50 % ("aggressive"; "conservative" is 30 %: LS_PRISM_LEVELS).
+    Attention: a truncated SVD with its singular values halved between the factors, and the rank of KMIF.
+
+    Deviations:
+        options work: the original's command line ignores its arguments and always prunes 50 %.
+        rank: exact clusters and an own isolation forest instead of scikit-learn's (`kmif_rank`).
+        reloadable: factors are a storage format, and sizes are those of its bytes (the original's modules cannot be
+            loaded again, and it counts non-zeros).
+        sequential: inputs of a block come from the compressed blocks before it (the original uses dense ones).
+    """
+    return {
+        "sparsity": LS_PRISM_LEVELS["aggressive"],
+        "score": "wanda",
+        "scope": "matrix",
+        "scale": "none",
+        "group_size": 64,
+        "low_rank": "kmif",
+        "low_rank_of": "weight",
+        "low_rank_targets": (r"re:(?:.*\.)?(?:self_attn|self_attention|attention|attn)\..*",),
+    }
 
 
 def three_tier() -> dict[str, Any]:
@@ -181,5 +214,6 @@ PRESETS: dict[str, Callable[[], dict[str, Any]]] = {
     "clearcut": clearcut,
     "sparsegpt": sparsegpt,
     "prism": prism,
+    "ls-prism": ls_prism,
     "three-tier": three_tier,
 }

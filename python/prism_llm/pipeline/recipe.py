@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from ..lowrank import Rank
 from ..pruning.masks import Pattern
 from ..pruning.permutation import Permute
 from ..pruning.tiers import TILE, tier_sparsity
@@ -56,6 +57,13 @@ class Recipe(BaseModel):
         search_error: outputs' error that "asinq" minimizes: "l1" or "l2".
         round: "rtn" (after everything else), "hqq" (the same with better zeros) or "joint" (inside a sweep, which
             compensates rounding too; after "least_squares", a sweep over its solution).
+        low_rank: factors b @ a of a weight: their rank (an integer), a share of the smaller side (a float in (0, 1]),
+            or "kmif" (the rank from the spectrum, as LS-PRISM); None = none.
+        low_rank_of: the "weight" itself, which is then neither pruned nor quantized; "pruned", what pruning left of it
+            (ClearCut: the zeros are lost); or "residual", what pruning and quantization lost, added to the result.
+        low_rank_targets: patterns, as `targets`, of those of the chosen linears that get factors.
+        low_rank_weighting: the norm in which factors are best: "none" (of the weight) or "activations" (of the
+            layer's outputs).
         percdamp: damping of the Hessian, relative to its mean diagonal.
         block_size: columns that the sweep handles at a time.
         max_tokens: statistics over the first so many tokens only; None = all.
@@ -94,6 +102,10 @@ class Recipe(BaseModel):
     scale: Literal["none", "rms", "sinq", "sinq_2d", "prism", "asinq"] = "rms"
     search_error: Literal["l1", "l2"] = "l1"
     round: Literal["rtn", "hqq", "joint"] = "rtn"
+    low_rank: Rank | None = None
+    low_rank_of: Literal["weight", "pruned", "residual"] = "weight"
+    low_rank_targets: tuple[str, ...] = ("Linear",)
+    low_rank_weighting: Literal["none", "activations"] = "none"
     percdamp: float = 0.01
     block_size: int = 128
     max_tokens: int | None = None
@@ -163,7 +175,8 @@ class Recipe(BaseModel):
     @property
     def needs_gram(self) -> bool:
         """Whether X^T X of the inputs is needed."""
-        return self.compensates or (self.bits is not None and self.scale == "asinq")
+        weighted = self.low_rank is not None and self.low_rank_weighting == "activations"
+        return self.compensates or (self.bits is not None and self.scale == "asinq") or weighted
 
     @property
     def needs_calibration(self) -> bool:
@@ -198,7 +211,9 @@ class Recipe(BaseModel):
         self._check_pruning()
         self._check_quantization()
         self._check_tiers()
-        _require(self.prunes or self.bits is not None, "sparsity or bits", "ask for something", "sparsity=0, bits=None")
+        self._check_low_rank()
+        asks = self.prunes or self.bits is not None or self.low_rank is not None
+        _require(asks, "sparsity or bits", "ask for something", "sparsity=0, bits=None")
         return self
 
     def _check_numbers(self) -> None:
@@ -259,6 +274,20 @@ class Recipe(BaseModel):
             fits = group_size is None or self.block_size % group_size == 0
             rule = f"be a multiple of group_size {group_size} for joint rounding"
             _require(fits, "block_size", rule, self.block_size)
+
+    def _check_low_rank(self) -> None:
+        rank = self.low_rank
+        if rank is None:
+            return
+        if rank != "kmif":
+            fits = 0 < rank <= 1 if isinstance(rank, float) else rank >= 1
+            _require(fits, "low_rank", 'be an integer >= 1, a share in (0, 1] or "kmif"', rank)
+        _require(self.tiers is None, "low_rank", "be None with tiers", rank)
+        _require(bool(self.low_rank_targets), "low_rank_targets", "name at least one pattern", self.low_rank_targets)
+        part, compressed = self.low_rank_of, self.prunes or self.bits is not None
+        _require(part != "pruned" or self.prunes, "low_rank_of", "be weight where nothing is pruned", part)
+        rule = "be weight where nothing is pruned or quantized"
+        _require(part != "residual" or compressed, "low_rank_of", rule, part)
 
     def _check_tiers(self) -> None:
         side, top_k = self.tier_block_size, self.topk_per_block

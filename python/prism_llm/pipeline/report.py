@@ -10,6 +10,8 @@ from torch import Tensor
 
 from ..calibration import InputStatistics
 
+_WEIGHTS_AT_A_TIME = 2**21
+
 ErrorMeasure = Literal["output", "output_diagonal", "weight"]
 
 
@@ -109,19 +111,25 @@ class CompressionReport:
 
 
 def relative_error(dense: Tensor, decoded: Tensor, statistics: InputStatistics | None) -> tuple[float, ErrorMeasure]:
-    """How far `decoded` is from `dense` (both float32 [n, k]), by the best measure that `statistics` allow."""
-    delta = dense - decoded
-    if statistics is None:
-        measure: ErrorMeasure = "weight"
-        wrong, right = delta.square().sum(dtype=torch.float64), dense.square().sum(dtype=torch.float64)
-    elif statistics.gram is None:
-        measure = "output_diagonal"
-        squares = statistics.sum_squares
-        wrong, right = ((m.square().sum(0, dtype=torch.float64) * squares).sum() for m in (delta, dense))
-    else:
-        measure = "output"
-        gram = statistics.gram
-        wrong, right = (((m @ gram) * m).sum(dtype=torch.float64).clamp(min=0) for m in (delta, dense))
-    if float(right) == 0:
+    """How far `decoded` (float32 [n, k]) is from `dense` (any dtype), by the best measure that `statistics` allow.
+
+    Some rows at a time, so that copies stay small."""
+    gram = None if statistics is None else statistics.gram
+    measure: ErrorMeasure = "weight" if statistics is None else "output_diagonal" if gram is None else "output"
+
+    def total(part: Tensor) -> Tensor:
+        if gram is not None:
+            return ((part @ gram) * part).sum(dtype=torch.float64)
+        squares = part.square()
+        if statistics is None:
+            return squares.sum(dtype=torch.float64)
+        return (squares.sum(0, dtype=torch.float64) * statistics.sum_squares).sum()
+
+    wrong = right = torch.zeros((), dtype=torch.float64, device=dense.device)
+    rows = max(1, _WEIGHTS_AT_A_TIME // max(dense.shape[1], 1))
+    for ours, theirs in zip(dense.split(rows), decoded.split(rows), strict=True):
+        part = ours.float()
+        wrong, right = wrong + total(part - theirs), right + total(part)
+    if float(right) <= 0:
         return float(float(wrong) > 0), measure
-    return float((wrong / right).sqrt()), measure
+    return float((wrong.clamp(min=0) / right).sqrt()), measure

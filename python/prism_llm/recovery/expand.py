@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +13,15 @@ from prism_kernels.formats import (
     BitmapWeight,
     CsrWeight,
     PackedWeight,
+    PermutedWeight,
     Sparse24Weight,
     TieredWeight,
 )
-from prism_kernels.nn import BitmapLinear, CsrLinear, PackedLinear, Sparse24Linear, TieredLinear
+from prism_kernels.nn import BitmapLinear, CsrLinear, PackedLinear, PermutedLinear, Sparse24Linear, TieredLinear
 from prism_kernels.swap import replace_module
 
-#: The formats that store kept weights as they are, so that nothing is lost on the way to dense and back.
+#: The formats that store kept weights as they are, so that nothing is lost on the way to dense and back; their columns
+#: may be permuted.
 LOSSLESS: dict[str, type[PackedLinear]] = {
     module.FORMAT.NAME: module for module in (BitmapLinear, CsrLinear, Sparse24Linear, TieredLinear)
 }
@@ -29,15 +32,17 @@ class Sparse:
     """What makes a packed linear of a dense one again.
 
     Attributes:
-        format: name of the storage format. dtype: of the stored weights.
+        format: name of the storage format, of the permuted columns if there are. dtype: of the stored weights.
         mask: bool [n, k], True = kept: the non-zeros of the weight when it was expanded.
         tiers: the 16x16 tiles of a tiered weight, else None.
+        index: the order of the columns of a permuted weight, else None.
     """
 
     format: str
     dtype: torch.dtype
     mask: Tensor
     tiers: Tensor | None = None
+    index: Tensor | None = None
 
     def pack(self, weight: Tensor) -> PackedWeight:
         """Packs [n, k] of any float dtype; what the mask prunes is not read."""
@@ -45,6 +50,8 @@ class Sparse:
         if not bool(values[self.mask].isfinite().all()):
             raise ValueError(f"pack: weight must be finite in {self.dtype}, got infinity or NaN")
         mask = self.mask.to(values.device)
+        if self.index is not None:
+            return PermutedWeight.pack(values, mask, index=self.index.to(values.device), base=self.format)
         if self.tiers is not None:
             return TieredWeight.pack(values, self.tiers, mask=mask)
         formats: dict[str, type[BitmapWeight | CsrWeight | Sparse24Weight]] = {
@@ -53,6 +60,13 @@ class Sparse:
             "sparse24": Sparse24Weight,
         }
         return formats[self.format].pack(values, mask)
+
+
+def stored_format(entry: Mapping[str, Any]) -> str:
+    """The format in which a checkpoint stores a linear (an entry of `Checkpoint.modules`), under any permutation."""
+    base = entry.get("base")
+    permuted = entry["format"] == PermutedWeight.NAME and isinstance(base, Mapping) and "format" in base
+    return base["format"] if permuted and base is not None else entry["format"]
 
 
 def require_lossless(function: str, formats: Mapping[str, str]) -> None:
@@ -81,14 +95,19 @@ def expand_(model: nn.Module, dtype: torch.dtype | None = None) -> dict[str, Spa
     Raises:
         ValueError: a linear is quantized or factored, or none is packed.
     """
-    packed = {name: module for name, module in model.named_modules() if isinstance(module, PackedLinear)}
-    require_lossless("expand_", {name: module.FORMAT.NAME for name, module in packed.items()})
+    packed: dict[str, PackedLinear] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, PackedLinear) and not isinstance(packed.get(name.rpartition(".")[0]), PermutedLinear):
+            packed[name] = module
+    formats = {n: stored_format({"format": m.FORMAT.NAME, **m.packed_weight().config()}) for n, m in packed.items()}
+    require_lossless("expand_", formats)
     found: dict[str, Sparse] = {}
     for name, module in packed.items():
         weight = module.packed_weight()
         dense = weight.to_dense()
         tiers = weight.tiers if isinstance(weight, TieredWeight) else None
-        found[name] = Sparse(weight.NAME, dense.dtype, dense != 0, tiers)
+        index = weight.index if isinstance(weight, PermutedWeight) else None
+        found[name] = Sparse(formats[name], dense.dtype, dense != 0, tiers, index)
         with torch.device("meta"):
             linear = nn.Linear(module.in_features, module.out_features, bias=module.bias is not None)
         linear.weight = nn.Parameter(dense if dtype is None else dense.to(dtype))
@@ -104,5 +123,6 @@ def repack_(model: nn.Module, sparse: Mapping[str, Sparse]) -> None:
     for name, how in sparse.items():
         linear = model.get_submodule(name)
         assert isinstance(linear, nn.Linear), f"{name} was expanded to a linear"
-        module = LOSSLESS[how.format](how.pack(linear.weight), linear.bias)
+        kind = LOSSLESS[how.format] if how.index is None else PermutedLinear
+        module = kind(how.pack(linear.weight), linear.bias)
         replace_module(model, name, module.train(linear.training))

@@ -15,7 +15,7 @@ from ..checkpoint import check_output, load, load_tokenizer, open_checkpoint, sa
 from ..data.sources import TextSource, evaluation_windows, load_text
 from ..evaluation.windows import position_limit
 from ..pipeline.tier_maps import FILE
-from .expand import expand_, repack_, require_lossless
+from .expand import expand_, repack_, require_lossless, stored_format
 from .training import Progress, Training, train
 
 _SETTINGS = "finetune.json"
@@ -58,7 +58,7 @@ def finetune(
     training = training or Training()
     check_output(out, overwrite=overwrite)
     source = open_checkpoint(checkpoint)
-    require_lossless("finetune", {name: module["format"] for name, module in source.modules.items()})
+    require_lossless("finetune", {name: stored_format(module) for name, module in source.modules.items()})
     folder = Path(out).with_name(f"{Path(out).name}.training")
     _claim(folder, {"run_id": source.run_id, "training": training.to_dict()})
     tokenizer = load_tokenizer(checkpoint)

@@ -218,16 +218,14 @@ void TestCodes(const CodesCase& c) {
 int main() {
   constexpr DType kFloat = DType::kFloat32, kHalf = DType::kFloat16, kBfloat = DType::kBFloat16;
   int kind = 0;
-  for (const int64_t k : {1, 7, 33, 130, 608, 1100}) {
+  for (const int64_t k : {1, 33, 130, 608}) {
     for (const int64_t m : {1, 8, 9, 35}) {
       TestValues(m, k, kind % 4, kind % 3 == 0 ? kHalf : kBfloat, kind % 3 == 0 ? kHalf : kBfloat, kind % 2 == 0, 0);
       ++kind;
     }
   }
-  for (kind = 0; kind < 4; ++kind) {
-    TestValues(3, 2112, kind, kBfloat, kBfloat, true, 0);
-    TestValues(66, 320, kind, kHalf, kHalf, false, 0);
-  }
+  TestValues(3, 2112, 0, kBfloat, kBfloat, true, 0);  // blocks that share columns
+  TestValues(66, 320, 2, kHalf, kHalf, false, 0);
   TestValues(2, 64, 0, kBfloat, kBfloat, true, 1);  // x is not aligned
   TestValues(5, 70, 0, kFloat, kBfloat, true, 0);
   TestValues(34, 300, 2, kBfloat, kFloat, false, 0);
@@ -235,12 +233,15 @@ int main() {
   for (kind = 0; kind < 4; ++kind) {
     TestCodes({1, 640, 64, 4, kind, kBfloat, false});
     TestCodes({8, 416, 32, 4, kind, kHalf, false});
-    TestCodes({2, 4224, 128, 4, kind, kBfloat, false});
-    TestCodes({12, 1088, 96, 4, kind, kBfloat, false});
-    TestCodes({20, 333, 64, 4, kind, kHalf, false});
-    TestCodes({4, 200, 64, 4, kind, kFloat, true});
-    for (const int bits : {2, 3, 5, 6, 8}) TestCodes({3, 290, bits % 2 == 0 ? 64 : 32, bits, kind, bits % 2 == 0 ? kBfloat : kHalf, bits == 8});
+    const int bits[4] = {2, 3, 6, 8};
+    TestCodes({3, 290, bits[kind] % 2 == 0 ? 64 : 32, bits[kind], kind % 2 * 2, bits[kind] == 2 ? kHalf : kBfloat, bits[kind] == 8});
   }
+  TestCodes({2, 4224, 128, 4, 0, kBfloat, false});
+  TestCodes({12, 1088, 96, 4, 0, kBfloat, false});
+  TestCodes({20, 333, 64, 4, 2, kHalf, false});
+  TestCodes({4, 200, 64, 4, 0, kFloat, true});
+  TestCodes({17, 520, 160, 4, 0, kBfloat, true});
+  TestCodes({3, 290, 64, 5, 0, kBfloat, false});
   TestCodes({5, 77, 5000, 4, 0, kBfloat, true});
   TestCodes({1, 45, 45, 4, 2, kHalf, false});
   TestCodes({3, 290, 64, 4, 0, kBfloat, false, Codebook::kNf4});

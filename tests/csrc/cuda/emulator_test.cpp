@@ -121,6 +121,7 @@ void TestCollectives() {
 void TestBits() {
   PRISM_CHECK(__funnelshift_r(0x89abcdefu, 0x01234567u, 4) == 0x789abcdeu, "a shift of 4");
   PRISM_CHECK(__funnelshift_r(1u, 2u, 0) == 1u && __funnelshift_r(1u, 2u, 32) == 1u, "shifts wrap at 32");
+  PRISM_CHECK(__funnelshift_rc(1u, 2u, 32) == 2u && __funnelshift_rc(1u, 2u, 99) == 2u, "shifts stop at 32");
   PRISM_CHECK(cuda::Permute(0x33221100u, 0x77665544u, 0xffff0742u) == 0x00774422u, "four bytes");
   PRISM_CHECK(cuda::AndOr(0xffu, 0x0fu, 0x100u) == 0x10fu, "and, or");
   cuda::PrefetchL2(nullptr);

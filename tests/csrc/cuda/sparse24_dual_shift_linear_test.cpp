@@ -61,5 +61,6 @@ int main() {
   }
   TestLinear(1, 50, 1160, 64, DType::kBFloat16, true);
   TestLinear(65, 35, 72, 64, DType::kBFloat16, true);
+  TestLinear(65, 35, 72, 32, DType::kFloat16, false);  // two groups in a tile: never more than 32 tokens at once
   return 0;
 }

@@ -1,0 +1,19 @@
+// y = x @ weight^T + bias over a CSR weight on the GPU; sums in float32, each output rounded once.
+#pragma once
+#include "csr.cuh"
+
+namespace prism::cuda {
+
+struct CsrLinearArgs {
+  const void* x;     // [m, k] of dtype
+  const void* bias;  // [n] of dtype, or null
+  void* y;           // [m, n] of dtype
+  int64_t m;
+  DType dtype;
+  float* workspace;  // CsrLinearWorkspace() floats, aligned to 16 bytes
+};
+
+int64_t CsrLinearWorkspace(int64_t m, int64_t k);
+cudaError_t CsrLinear(const CsrRows& weight, const CsrLinearArgs& args, cudaStream_t stream);
+
+}  // namespace prism::cuda
