@@ -86,6 +86,8 @@ VARIANTS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
     ("2:4", "ria, permuted (heuristic)", "ria", {"permute": "heuristic"}),
     ("2:4", "ria, permuted (linear sum assignment)", "ria", {"permute": "lsa"}),
     ("4:8", "ria, permuted (linear sum assignment)", "ria", {"permute": "lsa"}),
+    ("unstructured-50", "wanda, residual of rank 5 % added", "wanda", {"low_rank": 0.05, "low_rank_of": "residual"}),
+    ("50+4-bit", "prism, residual of rank 5 % added", "prism", {"low_rank": 0.05, "low_rank_of": "residual"}),
     ("4-bit", "rounding alone", "custom", {"scale": "none"}),
     ("4-bit", "closed-form column scale", "custom", {"scale": "rms"}),
     ("4-bit", "sinq, nf4", "sinq", {"codebook": "nf4"}),
@@ -98,7 +100,7 @@ VARIANTS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
     ("50+4-bit", "sparsegpt, joint, groups of 64", "sparsegpt", {"group_size": 64}),
     ("50+4-bit", "sparsegpt, then rounded, groups of 64", "sparsegpt", {"group_size": 64, "round": "rtn"}),
     ("50+4-bit", "prism, scale over survivors: closed form", "prism", {"scale": "rms"}),
-    ("50+4-bit", "prism, scale with zeros inside (sinq)", "prism", {"scale": "sinq"}),
+    ("50+4-bit", "prism, scale with zeros inside (sinq)", "prism", {"scale": "sinq_with_zeros"}),
 )
 
 #: Shares of the published five iterations.

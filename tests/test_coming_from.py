@@ -26,7 +26,17 @@ def commands() -> list[str]:
 
 def test_every_project_has_its_section():
     text = PAGE.read_text("utf-8")
-    for project in ("Wanda", "SparseGPT", "RIA", "ClearCut", "Progressive three-tier", "Edu-Sparsify", "SINQ", "PRISM"):
+    for project in (
+        "Wanda",
+        "SparseGPT",
+        "RIA",
+        "ClearCut",
+        "Progressive three-tier",
+        "LS-PRISM",
+        "Edu-Sparsify",
+        "SINQ",
+        "PRISM",
+    ):
         section = text.split(f"\n## {project}\n")[1].split("\n## ")[0]
         assert "```bash" in section, project
     assert len(commands()) > 35

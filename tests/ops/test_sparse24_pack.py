@@ -46,6 +46,24 @@ def test_layout_follows_the_formula(generator):
                 assert code == steps[row, column + c], (row, column)
 
 
+def test_metadata_is_that_of_cutlass(generator):
+    """torch converts 2:4 weights for CUTLASS, whose kernels load one word per lane and give it to the instruction: four
+    lanes hold two panels of 16 rows, with selector 0 the upper one, with 1 the lower. Rows and quads are put in the
+    order of the fragments first, because CUTLASS does not permute them."""
+    conversions = pytest.importorskip("torch.sparse._semi_structured_conversions")
+    n, k = 64, 192
+    mask = quad_mask(n, k, generator)
+    _, columns = ops.sparse24_pack(torch.ones(n, k).half(), mask)
+    rows = torch.arange(n).view(-1, 8, 2).transpose(1, 2).flatten()  # row 2 g + h becomes row g + 8 h
+    quads = torch.arange(k // 4).view(-1, 2, 4).transpose(1, 2).flatten()  # quad 4 p + i becomes quad 2 i + p
+    ordered = mask[rows].view(n, k // 4, 4)[:, quads].reshape(n, k)
+    _, metadata = conversions.sparse_semi_structured_from_dense_cutlass(ordered.half())
+    # [step, two panels, g, panel, half of its columns] and [two panels, panel, tile, g, step, half]
+    words = metadata.flatten().view(torch.int32).view(k // 32, n // 32, 8, 2, 2)
+    ours = columns.view(n // 32, 2, k // 64, 8, 2, 2)
+    assert torch.equal(words.view(k // 64, 2, n // 32, 8, 2, 2), ours.permute(2, 4, 0, 3, 1, 5))
+
+
 def test_round_trip_and_reference(generator):
     for n, k in SHAPES:
         for dtype in DTYPES:

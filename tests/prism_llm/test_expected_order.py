@@ -1,7 +1,8 @@
 """On the bundled model methods rank as published, where this model can tell them apart.
 
-At 50 % unstructured it cannot: its inputs have no outlier channels, so Wanda's masks are nearly those of magnitude
-(perplexity within 1 %, and RIA within 2 %). The orders below have margins several times their noise.
+At 50 % unstructured it cannot (perplexity of Wanda and magnitude within 1 %, and of RIA within 2 %); inputs without
+outlier channels are a possible reason, not a tested one. Margins were chosen after one run on the same text: these
+tests notice a method that gets worse, they are no evidence for the order itself.
 """
 
 import copy

@@ -298,6 +298,13 @@ def test_experts_and_data_free_models_are_permuted_too():
     assert bool(logits(model, tokens(2, 10)).isfinite().all())
 
 
+def test_weights_in_the_layout_of_conv1d_are_folded_too():
+    model, ids = tiny_model("gpt2", layers=1), tokens(4, 24)
+    report = compress_(model, Recipe(score="wanda", pattern="2:4", permute="lsa"), ids)
+    formats = {x.fqn.split("h.0.")[1]: x.format for x in report.linears}
+    assert formats.pop("mlp.c_proj") == "sparse24" and set(formats.values()) == {"permuted"}
+
+
 def test_a_permutation_alone_changes_no_output(generator):
     linear = nn.Linear(40, 24)
     weight = PermutedWeight.pack(

@@ -119,6 +119,17 @@ def test_the_model_loses_exactly_what_the_recipe_names(fields):
             assert int((module.to_dense() == 0).sum()) >= pruned_counts(report)[name]
 
 
+def test_linears_that_become_factors_have_no_share_in_the_sparsity():
+    fields = {"low_rank": 0.5, "low_rank_of": "weight", "low_rank_targets": ["q_proj", "o_proj"]}
+    for method, options in (("wanda", {"ratios": "owl", "owl_threshold": 3.0}), ("magnitude", {"scope": "global"})):
+        model = tiny_model("llama")
+        report = compress_(model, Recipe(method=method, **options, **fields), tokens(4, 24))
+        pruned = [x for x in report.linears if x.format == "bitmap"]
+        assert len(pruned) == 15 and len(report.linears) == 21
+        weights = sum(x.shape[0] * x.shape[1] for x in pruned)
+        assert sum(pruned_counts(report)[x.fqn] for x in pruned) == int(weights * 0.5)
+
+
 def test_owl_follows_the_outliers_of_each_block():
     model = tiny_model("llama")
     with torch.no_grad():

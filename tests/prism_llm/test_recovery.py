@@ -181,6 +181,14 @@ def test_finetune_lowers_the_loss_and_leaves_no_trace(wanda, text, tmp_path):
     assert open_checkpoint(again).run_id == checkpoint.run_id  # the same tensors
 
 
+def test_products_in_bfloat16(wanda, text, tmp_path):
+    out = finetune(wanda, tmp_path / "out", replace(QUICK, dataset=str(text), autocast=True))
+    done = open_checkpoint(out).report["finetune"][0]
+    assert done["loss_after"] < done["loss_before"] and done["settings"]["autocast"]
+    before, after = packed(load(wanda)), packed(load(out))
+    assert all(bool((after[n].to_dense()[m.to_dense() == 0] == 0).all()) for n, m in before.items())
+
+
 def test_a_training_that_does_not_help_keeps_the_start(wanda, text, tmp_path):
     settings = replace(QUICK, dataset=str(text), learning_rate=50.0, patience=1, max_steps=6)
     out = finetune(wanda, tmp_path / "out", settings)

@@ -87,7 +87,8 @@ cudaError_t CallMmaShape(const MmaCall& call, const typename SourceOf<Shape::kTi
                            reinterpret_cast<float*>(scratch + at.partials),
                            call.x.m,
                            call.n,
-                           call.x.k};
+                           call.x.k,
+                           0};
   if (call.multiplied == DType::kBFloat16) return LaunchBitmapMma<Source, BFloat16Mma, Shape>(weight, args, at.splits, stream);
   return LaunchBitmapMma<Source, Float16Mma, Shape>(weight, args, at.splits, stream);
 }

@@ -12,7 +12,7 @@
 // holds the mask of a unit, a sum over the warp places the units, and the exact range of bytes, widened to 16-byte vectors,
 // is copied to shared memory asynchronously, kStages - 1 chunks ahead. A stage holds a full chunk: no density overruns it.
 //
-// Blocks split n by panels, k by gridDim.y, tokens by gridDim.z; sums of a block's warps are added in their order, and those
+// Blocks split n by panels and m by tokens along gridDim.x, and k along gridDim.y; sums of a block's warps are added in their order, and those
 // of gridDim.y blocks by AddPartialSums in theirs: results do not depend on timing. Work is balanced by columns, which is
 // what instructions and masks cost; panels of unequal length are balanced by the scheduler, block by block.
 //
@@ -57,13 +57,19 @@ struct BitmapMmaArgs {
   void* y;         // [m, n]
   float* partial;  // [gridDim.y, m, n] where gridDim.y > 1
   int64_t m, n, k;
+  unsigned token_blocks;  // blocks that share panels: gridDim.x is their number times that of the blocks of panels
 };
+
+// Blocks of the same panels follow one another, so that all but the first find the weight in the second-level cache.
+__device__ inline int64_t TokenBlock(const BitmapMmaArgs& a) { return blockIdx.x % a.token_blocks; }
+__device__ inline int64_t PanelBlock(const BitmapMmaArgs& a) { return blockIdx.x / a.token_blocks; }
 
 // How many tokens, panels and warps: kPanelWarps times kMmaWarps / kPanelWarps warps of a block share columns and split them.
 template <int kTiles_, int kPanels_, int kPanelWarps_>
 struct MmaShape {
   static constexpr int kTiles = kTiles_, kPanels = kPanels_, kPanelWarps = kPanelWarps_;
   static constexpr int kSplit = kMmaWarps / kPanelWarps, kTokens = 8 * kTiles, kBlockPanels = kPanels * kPanelWarps;
+  static constexpr int kBlocks = kTiles == 1 ? (kPanels == 1 ? 3 : 2) : kTiles == 2 ? 2 : 1;  // of a multiprocessor at once
   static constexpr int kSumBytes = kMmaWarps * kPanels * kTokens * 16 * 4;
 };
 using OneTile = MmaShape<1, 1, 1>;
@@ -98,13 +104,13 @@ class TokenReader {
     const int lane = static_cast<int>(threadIdx.x) % 32, g = lane / 4, t = lane % 4;
     const int64_t blocks = NumBlocks32(a.k), first = static_cast<int64_t>(chunk) * Source::kBlocks;
     if constexpr (kRows) {
-      const int64_t token = static_cast<int64_t>(blockIdx.z) * Shape::kTokens + g;
+      const int64_t token = TokenBlock(a) * Shape::kTokens + g;
       there_ = token < a.m;
       at_ = static_cast<const uint4*>(a.x) + (min(token, a.m - 1) * blocks + first) * 4 + t;
       factors_ = a.column_scale == nullptr ? nullptr : reinterpret_cast<const uint4*>(a.column_scale) + first * 4 + t;
     } else {
       there_ = true;
-      at_ = static_cast<const uint4*>(a.x) + (blockIdx.z * blocks + first) * kStride + lane;
+      at_ = static_cast<const uint4*>(a.x) + (TokenBlock(a) * blocks + first) * kStride + lane;
       factors_ = nullptr;
     }
   }
@@ -182,8 +188,8 @@ __device__ inline void FinishBlock(const BitmapMmaArgs& a, const float (&sums)[S
     }
   }
   __syncthreads();
-  const int64_t first_token = static_cast<int64_t>(blockIdx.z) * Shape::kTokens;
-  const int64_t first_row = static_cast<int64_t>(blockIdx.x) * Shape::kBlockPanels * kPanelRows;
+  const int64_t first_token = TokenBlock(a) * Shape::kTokens;
+  const int64_t first_row = PanelBlock(a) * Shape::kBlockPanels * kPanelRows;
   constexpr int kRows = Shape::kBlockPanels * 16;
   for (int i = static_cast<int>(threadIdx.x); i < kRows * Shape::kTokens; i += kMmaThreads) {
     const int row = i % kRows, token = i / kRows, panel = row / 16;
@@ -202,29 +208,40 @@ __device__ inline void FinishBlock(const BitmapMmaArgs& a, const float (&sums)[S
   }
 }
 
-template <class Source, class Half, class Shape>
-__global__ void __launch_bounds__(kMmaThreads, Shape::kTiles == 1 ? (Shape::kPanels == 1 ? 3 : 2) : Shape::kTiles == 2 ? 2 : 1) BitmapMmaKernel(typename Source::Weight weight, BitmapMmaArgs a) {
-  PRISM_DYNAMIC_SMEM(shared);
+// The chunks of a warp, and where its block begins.
+struct ChunkShare {
+  int block_begin, begin, end;
+};
+
+__device__ inline int ShareOf(int64_t count, int64_t part, int64_t parts) { return static_cast<int>(count * part / parts); }
+
+template <class Source, class Shape>
+__device__ inline ChunkShare OwnChunks(int64_t k) {
+  const int64_t chunks = CeilDiv(CeilDiv(k, Source::kColumns), kChunkUnits);
+  const int first = ShareOf(chunks, blockIdx.y, gridDim.y), count = ShareOf(chunks, blockIdx.y + 1, gridDim.y) - first;
+  const int split = static_cast<int>(threadIdx.x) / 32 % Shape::kSplit;
+  return {first, first + ShareOf(count, split, Shape::kSplit), first + ShareOf(count, split + 1, Shape::kSplit)};
+}
+
+// Opens this warp's panels at its first chunk: the warps that share a panel sum up what lies before their block, each a
+// share of it, and their own chunks.
+template <class Source, class Shape>
+__device__ inline void OpenPanels(const typename Source::Weight& weight, const BitmapMmaArgs& a, const ChunkShare& chunks,
+                                  Source (&source)[Shape::kPanels], unsigned char* shared) {
   constexpr int kPanels = Shape::kPanels, kSplit = Shape::kSplit;
-  const int warp = static_cast<int>(threadIdx.x) / 32, split = warp % kSplit;
-  const int64_t panels = NumPanels(a.n), chunks = CeilDiv(CeilDiv(a.k, Source::kColumns), kChunkUnits);
-  const auto share = [](int64_t count, int64_t part, int64_t parts) { return static_cast<int>(count * part / parts); };
-  const int block_begin = share(chunks, blockIdx.y, gridDim.y), block_end = share(chunks, blockIdx.y + 1, gridDim.y);
-  const int begin = block_begin + share(block_end - block_begin, split, kSplit);
-  const int end = block_begin + share(block_end - block_begin, split + 1, kSplit);
-  const int64_t first_panel = static_cast<int64_t>(blockIdx.x) * Shape::kBlockPanels + warp / kSplit * kPanels;
+  const int warp = static_cast<int>(threadIdx.x) / 32, split = warp % kSplit, begin = chunks.block_begin;
+  const int64_t first_panel = PanelBlock(a) * Shape::kBlockPanels + warp / kSplit * kPanels;
   unsigned char* const ring = shared + warp * kPanels * kStages * Source::kStageBytes;
   unsigned char* const table = shared + kMmaWarps * kPanels * kStages * Source::kStageBytes;
   int* const sizes = reinterpret_cast<int*>(shared + BitmapMmaSharedBytes<Source, Shape>()) - Shape::kBlockPanels * kSplit * 2;
-
-  Source source[kPanels];
 #pragma unroll
   for (int p = 0; p < kPanels; ++p) {
     // A panel past the last one repeats it; its rows are not stored.
-    source[p].Start(weight, min(first_panel + p, panels - 1), begin, end, ring + p * kStages * Source::kStageBytes, table);
+    const int64_t panel = min(first_panel + p, NumPanels(a.n) - 1);
+    source[p].Start(weight, panel, chunks.begin, chunks.end, ring + p * kStages * Source::kStageBytes, table);
+    const int before = SizeOfChunks<Source>(weight, panel, ShareOf(begin, split, kSplit), ShareOf(begin, split + 1, kSplit));
+    const int mine = SizeOfChunks<Source>(weight, panel, chunks.begin, chunks.end);
     int* const own = sizes + ((warp / kSplit * kPanels + p) * kSplit + split) * 2;
-    const int before = SizeOfChunks<Source>(weight, source[p].panel, share(block_begin, split, kSplit), share(block_begin, split + 1, kSplit));
-    const int mine = SizeOfChunks<Source>(weight, source[p].panel, begin, end);
     if (threadIdx.x % 32 == 0) own[0] = before, own[1] = mine;
   }
   Source::FillTable(weight, table);
@@ -234,56 +251,67 @@ __global__ void __launch_bounds__(kMmaThreads, Shape::kTiles == 1 ? (Shape::kPan
     const int* const of_panel = sizes + (warp / kSplit * kPanels + p) * kSplit * 2;
     for (int other = 0; other < kSplit; ++other) source[p].at += of_panel[2 * other] + (other < split ? of_panel[2 * other + 1] : 0);
   }
+}
 
-  float sums[kPanels][Shape::kTiles][4] = {};
+// One block of 32 columns of the panels of a warp; `last`: of the warp.
+template <class Source, class Half, class Shape>
+__device__ inline void MultiplyBlock(const typename Source::Weight& weight, int block, bool last, const uint4 (&tokens)[Shape::kTiles],
+                                     Source (&source)[Shape::kPanels], float (&sums)[Shape::kPanels][Shape::kTiles][4]) {
+#pragma unroll
+  for (int p = 0; p < Shape::kPanels; ++p) {
+    uint32_t fragments[2][4];
+    source[p].template Fragments<Half>(weight, block, fragments);
+#pragma unroll
+    for (int tile = 0; tile < Shape::kTiles; ++tile) {
+      const uint32_t first[2] = {tokens[tile].x, tokens[tile].y}, second[2] = {tokens[tile].z, tokens[tile].w};
+      Half::Mma(source[p].Sums(sums[p], tile), fragments[0], first);
+      Half::Mma(source[p].Sums(sums[p], tile), fragments[1], second);
+    }
+    source[p].EndBlock(weight, last, sums[p]);
+  }
+}
+
+template <class Source, class Half, class Shape>
+__global__ void __launch_bounds__(kMmaThreads, Source::kOneShape ? 1 : Shape::kBlocks) BitmapMmaKernel(typename Source::Weight weight, BitmapMmaArgs a) {
+  PRISM_DYNAMIC_SMEM(shared);
+  const ChunkShare chunks = OwnChunks<Source, Shape>(a.k);
+  Source source[Shape::kPanels];
+  OpenPanels<Source, Shape>(weight, a, chunks, source, shared);
   int issued = 0;
   const auto issue = [&](int chunk) {
-    if (chunk < end) {
+    if (chunk < chunks.end) {
 #pragma unroll
-      for (int p = 0; p < kPanels; ++p) source[p].Issue(weight, issued);
+      for (int p = 0; p < Shape::kPanels; ++p) source[p].Issue(weight, issued);
       issued = (issued + 1) % kStages;
     }
     CopyAsyncCommit();
   };
-  for (int ahead = 0; ahead < kStages - 1; ++ahead) issue(begin + ahead);
-  TokenReader<Source, Half, Shape> reader(a, begin);
-  const auto multiply = [&](int block, bool last, const uint4(&tokens)[Shape::kTiles]) {
-#pragma unroll
-    for (int p = 0; p < kPanels; ++p) {
-      uint32_t fragments[2][4];
-      source[p].template Fragments<Half>(weight, block, fragments);
-#pragma unroll
-      for (int tile = 0; tile < Shape::kTiles; ++tile) {
-        const uint32_t first[2] = {tokens[tile].x, tokens[tile].y}, second[2] = {tokens[tile].z, tokens[tile].w};
-        Half::Mma(source[p].Sums(sums[p], tile), fragments[0], first);
-        Half::Mma(source[p].Sums(sums[p], tile), fragments[1], second);
-      }
-      source[p].EndBlock(weight, last, sums[p]);
-    }
-  };
-  int stage = 0, blocks_left = static_cast<int>(NumBlocks32(a.k)) - begin * Source::kBlocks;
-  for (int chunk = begin; chunk < end; ++chunk) {
+  for (int ahead = 0; ahead < kStages - 1; ++ahead) issue(chunks.begin + ahead);
+  TokenReader<Source, Half, Shape> reader(a, chunks.begin);
+  float sums[Shape::kPanels][Shape::kTiles][4] = {};
+  int stage = 0, blocks_left = static_cast<int>(NumBlocks32(a.k)) - chunks.begin * Source::kBlocks;
+  for (int chunk = chunks.begin; chunk < chunks.end; ++chunk) {
     constexpr bool kAhead = Shape::kTiles <= 2;  // a chunk's activations are asked for before its weights are waited for
     const int blocks = min(Source::kBlocks, blocks_left);
+    const bool last_chunk = chunk + 1 == chunks.end;
     typename TokenReader<Source, Half, Shape>::Chunk tokens;
     if constexpr (kAhead) reader.Load(blocks, tokens);
     CopyAsyncWait<kStages - 2>();
     __syncwarp();  // this chunk is there for all lanes, and all have read the one before
     issue(chunk + kStages - 1);
 #pragma unroll
-    for (int p = 0; p < kPanels; ++p) source[p].StartChunk(weight, stage);
-    const bool last_chunk = chunk + 1 == end;
+    for (int p = 0; p < Shape::kPanels; ++p) source[p].StartChunk(weight, stage);
     if constexpr (kAhead) {
 #pragma unroll
       for (int block = 0; block < Source::kBlocks; ++block) {
         if (block >= blocks) break;
         reader.Scale(block, tokens);
-        multiply(block, last_chunk && block + 1 == blocks, tokens.x[block]);
+        MultiplyBlock<Source, Half, Shape>(weight, block, last_chunk && block + 1 == blocks, tokens.x[block], source, sums);
       }
     } else {
       for (int block = 0; block < blocks; ++block) {
         reader.Load(block, true, tokens.x[0]);
-        multiply(block, last_chunk && block + 1 == blocks, tokens.x[0]);
+        MultiplyBlock<Source, Half, Shape>(weight, block, last_chunk && block + 1 == blocks, tokens.x[0], source, sums);
       }
     }
     reader.Advance();
@@ -310,8 +338,9 @@ template <class Source, class Half, class Shape>
 cudaError_t LaunchBitmapMma(const typename Source::Weight& weight, const BitmapMmaArgs& args, int splits, cudaStream_t stream) {
   BitmapMmaArgs a = args;
   if (splits == 1) a.partial = nullptr;
-  const dim3 grid(static_cast<unsigned>(CeilDiv(NumPanels(a.n), Shape::kBlockPanels)), static_cast<unsigned>(splits),
-                  static_cast<unsigned>(CeilDiv(a.m, Shape::kTokens)));
+  a.token_blocks = static_cast<unsigned>(CeilDiv(a.m, Shape::kTokens));
+  const int64_t panel_blocks = CeilDiv(NumPanels(a.n), Shape::kBlockPanels);
+  const dim3 grid(static_cast<unsigned>(panel_blocks * a.token_blocks), static_cast<unsigned>(splits));
   const cudaError_t error = Launch(BitmapMmaKernel<Source, Half, Shape>, grid, kMmaThreads, BitmapMmaSharedBytes<Source, Shape>(), stream, weight, a);
   if (error != cudaSuccess || splits == 1) return error;
   return AddPartialSums(a, splits, stream);

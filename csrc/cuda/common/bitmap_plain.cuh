@@ -42,7 +42,8 @@ __global__ void BitmapPlainKernel(Source source, PlainArgs a) {
   auto* const tile = reinterpret_cast<float*>(shared);
   auto* const levels = reinterpret_cast<float*>(shared + Shape::kTileBytes);
   source.LoadLevels(levels);
-  const int64_t panel = blockIdx.x, first_token = static_cast<int64_t>(blockIdx.y) * kPlainTokens;
+  const int64_t token_blocks = CeilDiv(a.x.m, kPlainTokens);
+  const int64_t panel = blockIdx.x / token_blocks, first_token = blockIdx.x % token_blocks * kPlainTokens;
   const int row = static_cast<int>(threadIdx.x) % 16, i = static_cast<int>(threadIdx.x) / 16;
   float sums[4] = {};
   ForUnits<Shape::kColumns>(
@@ -80,8 +81,8 @@ __global__ void BitmapPlainKernel(Source source, PlainArgs a) {
 
 template <class Source>
 cudaError_t LaunchBitmapPlain(const Source& source, const PlainArgs& a, cudaStream_t stream) {
-  const dim3 grid(static_cast<unsigned>(NumPanels(a.n)), static_cast<unsigned>(CeilDiv(a.x.m, kPlainTokens)));
-  return Launch(BitmapPlainKernel<Source>, grid, kUnitThreads, PlainShape<Source>::kSharedBytes, stream, source, a);
+  const auto blocks = static_cast<unsigned>(NumPanels(a.n) * CeilDiv(a.x.m, kPlainTokens));
+  return Launch(BitmapPlainKernel<Source>, blocks, kUnitThreads, PlainShape<Source>::kSharedBytes, stream, source, a);
 }
 
 }  // namespace prism::cuda

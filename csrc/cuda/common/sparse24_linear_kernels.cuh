@@ -26,6 +26,7 @@ struct SparseOutput {
   int64_t m, n;
 };
 
+// One long body: what it prefetches, multiplies and adds lives in the same registers.
 template <class Source>
 __global__ void __launch_bounds__(32 * kMostFewWarps)
     Sparse24FewTokensKernel(Source source, SparseActivations in, SparseOutput out, int64_t panels) {
@@ -117,6 +118,7 @@ __device__ void StoreSparse(const SparseOutput& out, const float (&sums)[4], int
   }
 }
 
+// One long body: all of its parts live in the same registers, up to 254 of them for codes and 64 tokens.
 template <class Source, int kTokenTiles>
 __global__ void __launch_bounds__(kTiledThreads)
     Sparse24TiledKernel(Source source, SparseActivations in, SparseOutput out, int64_t panels, int64_t tiles_per_split) {

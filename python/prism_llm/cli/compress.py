@@ -24,7 +24,8 @@ def compress(
     method: Annotated[
         str | None,
         typer.Option(
-            help="Preset: prism, sinq, asinq, wanda, ria, clearcut, sparsegpt, magnitude, ls-prism. Default prism."
+            help="Preset: prism, sinq, asinq, wanda, ria, clearcut, sparsegpt, magnitude, ls-prism, three-tier. "
+            "Default prism."
         ),
     ] = None,
     bits: Annotated[int | None, typer.Option(help=f"Bits per code; 0 keeps floats; {_NONE}.")] = None,
@@ -56,6 +57,9 @@ def compress(
     scale: Annotated[
         str | None, typer.Option(help=f"Column scale: none, rms, sinq, sinq_2d, prism, asinq; {_NONE}.")
     ] = None,
+    fold: Annotated[
+        bool, typer.Option("--fold", help="Fold column scales into the layers before, where that is exact.")
+    ] = False,
     codebook: Annotated[str | None, typer.Option(help=f"uniform, nf4 or nf3; {_NONE}.")] = None,
     rounding: Annotated[
         str | None, typer.Option(help=f"rtn, hqq (better zeros) or joint (inside the sweep); {_NONE}.")
@@ -148,6 +152,8 @@ def compress(
             if score not in (None, "wanda"):
                 raise UsageError(f"--use-variant: must go with the score wanda, got {score!r}")
             changes["score"] = "wanda_variant"
+        if fold:
+            changes["fold"] = True
         if reconstruct:
             if compensate not in (None, "obs_sweep"):
                 raise UsageError(f"--reconstruct: must go with --compensate obs_sweep, got {compensate!r}")

@@ -21,6 +21,7 @@ from .layer import compress_weight, without_calibration
 from .low_rank import compress_low_rank, low_rank_names
 from .recipe import Recipe
 from .report import CompressionReport, LinearReport, relative_error
+from .scale_folding import fold_column_scales
 
 OnBlock = Callable[[int, str, dict[str, PackedLinear]], object]
 Progress = Callable[[int, int, str], object]
@@ -30,6 +31,8 @@ _ALL_LINEARS: tuple[str, ...] = Recipe.model_fields["targets"].default
 # Enough for efficient matrix products, few enough that one batch's activations stay small beside a block.
 _TOKENS_PER_BATCH = 4096
 _PROBE_TOKENS = 32
+# Of SINQ's factors where a row is one group.
+_WIDEST_STRIP = 2**31 - 1
 
 
 class BlockStore(Protocol):
@@ -85,11 +88,13 @@ def compress_blocks(
             batches = list(_batches(model, calibration))
             store.load(0)
             inputs = adapter.capture(batches)
-        if recipe.prunes and recipe.permute != "none":
+        if recipe.fold or (recipe.prunes and recipe.permute != "none"):
             store.load(0)
             probe = adapter.capture([_probe_tokens(model)])
-        pruned_plan = [_pruned_only(recipe, linears, factored) for linears in plan]
-        allocation = allocate(adapter, pruned_plan, recipe, inputs, store, experts)
+        # No name holds this second plan: the dense weights in it must not outlive their block.
+        allocation = allocate(
+            adapter, [_pruned_only(recipe, linears, factored) for linears in plan], recipe, inputs, store, experts
+        )
         for index, linears in enumerate(plan):
             store.load(index)
             modules = _compress_block(
@@ -123,6 +128,13 @@ def _compress_block(
     """Replaces `linears` of one block, and empties the dict; statistics are freed with the last linear they serve."""
     statistics: dict[str, InputStatistics] = {}
     groups = [[name] for name in linears]
+    scaled: dict[str, str] = {}
+    if recipe.fold and linears and probe is not None:
+        found = fold_column_scales(
+            adapter, index, probe, method=recipe.scale, group_size=recipe.group_size or _WIDEST_STRIP
+        )
+        scaled = found.notes
+        report.notes += [f"column scale not folded, the block would change: {pair}" for pair in found.refused]
     if inputs is not None and linears:
         collector = StatisticsCollector(
             linears, hessian=recipe.needs_gram, max_tokens=recipe.max_tokens, optional=experts
@@ -132,7 +144,8 @@ def _compress_block(
         statistics, groups = collector.statistics, collector.groups()
         del collector
     prunable = _pruned_only(recipe, linears, factored)
-    folded = fold_permutations(adapter, index, prunable, recipe, statistics, probe) if probe is not None else {}
+    permutes = probe is not None and recipe.prunes and recipe.permute != "none"
+    folded = fold_permutations(adapter, index, prunable, recipe, statistics, probe) if probe and permutes else {}
     modules: dict[str, PackedLinear] = {}
     for group in groups:
         shared = statistics.get(group[0])
@@ -143,6 +156,8 @@ def _compress_block(
             own, notes = recipe if name in factored else _without_factors(recipe), []
             if name in folded:
                 own, notes = own.replace(permute="none"), [folded[name]]
+            if name in scaled and own.bits is not None:
+                own, notes = own.replace(sparsity=own.sparsity, scale="none", fold=False), [*notes, scaled[name]]
             modules[name] = _compress_linear(
                 adapter.model, name, linear, own, shared, solver, report, map_, pruned, notes
             )

@@ -26,6 +26,7 @@ _MLP: dict[str, tuple[tuple[str, ...], ...]] = {
     "down_proj": (("up_proj", "gate_proj"), ("gate_up_proj",)),
     "fc2": (("fc1",),),
     "dense_4h_to_h": (("dense_h_to_4h",),),
+    "c_proj": (("c_fc",),),
     "w2": (("w1", "w3"),),
 }
 _ATTENTION = ("o_proj", "out_proj")
@@ -109,7 +110,7 @@ def _plan_fold(
     find: FindOrder | None = None
     heads: tuple[int, int] | None = None
     if not producers:
-        producers, heads = _value_projection(model, name, k)
+        producers, heads = value_projection(model, name, k)
         if heads is None or heads[1] % pattern.m:
             return None
         find = within_heads(heads[1], heads[0], pattern, recipe.permute)
@@ -130,7 +131,7 @@ def _mlp_producers(model: nn.Module, name: str, k: int) -> dict[str, tuple[nn.Li
         if not found or (head and not head.endswith(".")) or (tail and not tail.startswith(".")):
             continue
         for names in choices:
-            modules = {f"{head}{n}{tail}": _linear_at(model, f"{head}{n}{tail}") for n in names}
+            modules = {f"{head}{n}{tail}": linear_at(model, f"{head}{n}{tail}") for n in names}
             linears = {n: m for n, m in modules.items() if m is not None}
             parts = 2 if names == ("gate_up_proj",) else 1
             if linears and all(m.out_features == parts * k for m in linears.values()):
@@ -138,12 +139,12 @@ def _mlp_producers(model: nn.Module, name: str, k: int) -> dict[str, tuple[nn.Li
     return {}
 
 
-def _value_projection(
+def value_projection(
     model: nn.Module, name: str, k: int
 ) -> tuple[dict[str, tuple[nn.Linear, int]], tuple[int, int] | None]:
     """v_proj beside an output projection, and (readers of each of its heads, size of a head)."""
     head, _, leaf = name.rpartition(".")
-    producer = _linear_at(model, f"{head}.v_proj") if leaf in _ATTENTION else None
+    producer = linear_at(model, f"{head}.v_proj") if leaf in _ATTENTION else None
     size = getattr(model.get_submodule(head), "head_dim", None) if producer is not None else None
     if producer is None or not isinstance(size, int) or size < 1:
         return {}, None
@@ -152,7 +153,7 @@ def _value_projection(
     return {f"{head}.v_proj": (producer, 1)}, (k // producer.out_features, size)
 
 
-def _linear_at(model: nn.Module, name: str) -> nn.Linear | None:
+def linear_at(model: nn.Module, name: str) -> nn.Linear | None:
     try:
         module = model.get_submodule(name)
     except AttributeError:
@@ -170,8 +171,8 @@ def _keep_exact(adapter: DecoderAdapter, index: int, folds: list[_Fold], probe: 
         fold.apply()
     while kept:
         after, block_after = _outputs(adapter, index, kept, probe)
-        wrong = [name for name in before if name in after and not _same(before[name], after[name])]
-        if not wrong and _same(block_before, block_after):
+        wrong = [name for name in before if name in after and not same_output(before[name], after[name])]
+        if not wrong and same_output(block_before, block_after):
             return kept
         # What comes after a wrong one is wrong because of it: only the first is known to be.
         first = wrong[0] if wrong else kept[-1].name
@@ -203,7 +204,7 @@ def _outputs(
     return outputs, block
 
 
-def _same(left: Tensor, right: Tensor) -> bool:
+def same_output(left: Tensor, right: Tensor) -> bool:
     if left.shape != right.shape:
         return False
     roundings = _ROUNDINGS.get(left.dtype, _HALF_ROUNDINGS)

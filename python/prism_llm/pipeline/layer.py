@@ -136,6 +136,23 @@ def compress_weight(
         few = f"{statistics.tokens} calibration tokens are fewer than {LEAST_TOKENS_PER_INPUT} per input"
         result.notes.append(f"fallback: obs_sweep instead of least_squares, {few}")
         return result
+    return _compensate(name, weight, dense, recipe, statistics, solver, pruned)
+
+
+def _compensate(
+    name: str,
+    weight: Tensor,
+    dense: Tensor,
+    recipe: Recipe,
+    statistics: InputStatistics,
+    solver: HessianSolver,
+    pruned: int | None,
+) -> CompressedWeight:
+    """`compress_weight` of a recipe that updates kept weights; `dense` is `weight` in float32."""
+    living = torch.where(solver.dead_inputs(), 0.0, dense)
+    if _solves_only(recipe):  # no factorization, so nothing that can fail
+        chosen = choose_mask(dense, recipe, statistics, pruned)
+        return _solve(name, weight.dtype, living, recipe, statistics, solver, None, chosen, pruned)
     operator = solver.one_shot_inverse() if recipe.compensate == "obs_one_shot" else solver.sweep_factor()
     if operator is None:
         plain = _without_compensation(recipe)
@@ -148,7 +165,6 @@ def compress_weight(
         values = obs_one_shot(dense, chosen.mask, operator)
         result = _finish(name, weight.dtype, values, chosen, recipe, statistics)
     else:
-        living = torch.where(solver.dead_inputs(), 0.0, dense)
         adaptive = recipe.score == "sparsegpt" or not recipe.prunes
         fixed = None if adaptive else choose_mask(dense, recipe, statistics, pruned)
         if recipe.compensate == "least_squares" and recipe.prunes:
@@ -208,21 +224,31 @@ def _solve(
     recipe: Recipe,
     statistics: InputStatistics,
     solver: HessianSolver,
-    factor: Tensor,
+    factor: Tensor | None,
     chosen: Selection | None,
     pruned: int | None,
 ) -> CompressedWeight:
-    """Exact least squares on the mask (that of an adaptive sweep where the score asks for one), then rounding."""
+    """Exact least squares on the mask (that of an adaptive sweep where the score asks for one), then rounding.
+
+    `factor`, of the sweep, is not needed where `_solves_only`."""
     if chosen is None:
+        assert factor is not None
         chosen = Selection(_swept(living, factor, recipe, None, pruned).mask)
     solved = least_squares(living, chosen.mask, solver.damped_hessian())
     if recipe.bits is not None and recipe.round == "joint":
+        assert factor is not None
         result = _sweep(name, dtype, solved.weight, recipe, statistics, factor, chosen, pruned)
     else:
         result = _finish(name, dtype, solved.weight, chosen, recipe, statistics)
     state = "residual" if solved.converged else "not converged, residual"
     result.notes.append(f"least_squares: {state} {solved.residual:.1e} after {solved.iterations} products")
     return result
+
+
+def _solves_only(recipe: Recipe) -> bool:
+    """Whether least squares runs without a sweep for its mask before it or for rounding after it."""
+    swept = recipe.score == "sparsegpt" or (recipe.bits is not None and recipe.round == "joint")
+    return recipe.compensate == "least_squares" and recipe.prunes and not swept
 
 
 def _sweep(

@@ -14,8 +14,9 @@ def sinq() -> dict[str, Any]:
     """SINQ (huawei-csl/SINQ; arXiv 2509.22944): Sinkhorn column scale per strip of 64 columns, then 4-bit rounding.
 
     Data-free, no pruning. Reproduces `sinkhorn_log` (16 iterations) and 1D tiling. Its row factor changes no code under
-    a scale per (row, group), so it is not stored. Its other modes: `scale="sinq_2d"` (2D tiling), `codebook="nf4"` or
-    "nf3", `round="hqq"`. Its symmetric mode ("noz"), which wastes 3 of 16 levels, is left out.
+    a scale per (row, group), so it is not stored. Its other modes: `fold=True` (pre-SINQ), `scale="sinq_2d"` (2D
+    tiling), `codebook="nf4"` or "nf3", `round="hqq"`. Its symmetric mode ("noz"), which wastes 3 of 16 levels, is left
+    out.
 
     Deviations:
         in-range zero: the hull of a group contains 0 and the zero point is a code, so 0 is exact (the original's zero

@@ -16,6 +16,7 @@ from .presets import PRESETS
 
 BITS = (2, 3, 4, 5, 6, 8)
 CODEBOOK_BITS = {"nf4": 4, "nf3": 3}
+_FOLDABLE = ("rms", "sinq", "prism")
 _SWEEPS = ("obs_sweep", "least_squares")
 DATA_FREE_SCORES = ("magnitude", "ri")
 Score = Literal["magnitude", "wanda", "wanda_variant", "ri", "ria", "clearcut", "prism", "prism_masked", "sparsegpt"]
@@ -53,7 +54,10 @@ class Recipe(BaseModel):
         group_size: columns per group scale; None = one group per row.
         codebook: "uniform", "nf4" (4 bits) or "nf3" (3 bits).
         scale: column scale: "none", "rms" (closed form), "sinq", "sinq_2d" (square tiles), "prism" or "asinq" (the
-            best of 20 by the layer's outputs); over survivors where a mask is known.
+            best of 20 by the layer's outputs); over survivors where a mask is known. "sinq_with_zeros" counts pruned
+            weights, to compare with.
+        fold: fold column scales into the norms and linears that produce a linear's input, where that is exact (found
+            from the dense weights); those linears then need no column scale.
         search_error: outputs' error that "asinq" minimizes: "l1" or "l2".
         round: "rtn" (after everything else), "hqq" (the same with better zeros) or "joint" (inside a sweep, which
             compensates rounding too; after "least_squares", a sweep over its solution).
@@ -99,7 +103,8 @@ class Recipe(BaseModel):
     bits: int | None = None
     group_size: int | None = 64
     codebook: Literal["uniform", "nf4", "nf3"] = "uniform"
-    scale: Literal["none", "rms", "sinq", "sinq_2d", "prism", "asinq"] = "rms"
+    scale: Literal["none", "rms", "sinq", "sinq_2d", "sinq_with_zeros", "prism", "asinq"] = "rms"
+    fold: bool = False
     search_error: Literal["l1", "l2"] = "l1"
     round: Literal["rtn", "hqq", "joint"] = "rtn"
     low_rank: Rank | None = None
@@ -265,6 +270,10 @@ class Recipe(BaseModel):
             _require(self.bits == wanted, "bits", f"be {wanted} for codebook {self.codebook}", self.bits)
         if self.round == "hqq" and self.bits is not None:
             _require(self.codebook == "uniform", "codebook", "be uniform for hqq rounding", self.codebook)
+        if self.fold:
+            _require(self.bits is not None, "fold", "be False where nothing is quantized", self.fold)
+            rule = f"be one of {', '.join(_FOLDABLE)} with fold"
+            _require(self.scale in _FOLDABLE, "scale", rule, self.scale)
         group_size = self.group_size
         _require(group_size is None or group_size >= 1, "group_size", "be at least 1 or None", group_size)
         if self.round == "joint" and self.bits is not None:

@@ -30,9 +30,13 @@ def find_column_scale(
 ) -> Tensor:
     """The column scale, bfloat16 [k], of weight float32 [n, k] under mask bool [n, k] (None keeps all).
 
-    method: "sinq_2d" (`tiled_column_scale`), "asinq" (`searched_column_scale`, which needs statistics with X^T X), or
-    one of `prism_kernels.ops.column_scale`.
+    method: "sinq_2d" (`tiled_column_scale`), "sinq_with_zeros" (SINQ's factors of the pruned matrix, its zeros counted,
+    to compare with), "asinq" (`searched_column_scale`, which needs statistics with X^T X), or one of
+    `prism_kernels.ops.column_scale`.
     """
+    if method == "sinq_with_zeros":
+        pruned = weight if mask is None else torch.where(mask, weight, 0.0)
+        return ops.column_scale(pruned, method="sinq", group_size=group_size)
     if method == "sinq_2d":
         return tiled_column_scale(weight, mask, group_size)
     if method != "asinq":
