@@ -25,7 +25,8 @@ def compress(
     method: Annotated[
         str | None,
         typer.Option(
-            help="Preset: prism, sinq, asinq, wanda, ria, clearcut, sparsegpt, magnitude, ls-prism. Default prism."
+            help="Preset: prism, sinq, asinq, wanda, ria, clearcut, sparsegpt, magnitude, ls-prism, three-tier. "
+            "Default prism."
         ),
     ] = None,
     bits: Annotated[int | None, typer.Option(help=f"Bits per code; 0 keeps floats; {_NONE}.")] = None,
