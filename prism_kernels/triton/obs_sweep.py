@@ -13,7 +13,7 @@ import triton.language as tl
 from ._grid import find_grid, quotient, round_to_grid
 from ._launch import cdiv, launch, next_power_of_2
 
-_TILE = 2048
+_TILE = 1024
 
 
 @triton.jit

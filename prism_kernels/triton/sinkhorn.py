@@ -23,7 +23,7 @@ class _Problem:
         self.b, self.n, self.k = weight.shape
         self.device = weight.device
         columns = min(max(next_power_of_2(self.k), 16), 256)
-        rows = _TILE // columns
+        rows = min(_TILE // columns, 32)
         self.chunks = cdiv(self.n, rows)
         self.row_grid = (self.chunks, self.b)
         self.column_grid = (cdiv(self.k, 32), self.b)

@@ -16,7 +16,7 @@ from prism_kernels.triton.bitmap_dual_shift_linear import bitmap_dual_shift_line
 def test_decodes_as_the_reference(poison, generator):
     grids, groups = itertools.cycle(GRIDS), itertools.cycle(GROUPS)
     for i, (n, k) in enumerate(SHAPES[::2]):
-        for name, mask in itertools.islice(masks(n, k, generator), i % 4, None, 4):
+        for name, mask in itertools.islice(masks(n, k, generator), i % 5, None, 5):
             weight = dual_shift(mask, *(bits := next(grids))[:1], next(groups), bits[1], generator)
             for dtype in FLOATS[i % 3 :][:1]:
                 grid = *weight.grid.values(), dtype
@@ -57,7 +57,7 @@ def test_8_bit_activations(poison, generator, bits):
     check(33, 140, 2, mask, bits, "uniform", 32, torch.bfloat16, generator, activation_bits=8)
 
 
-@pytest.mark.parametrize("m", [0, 20])
+@pytest.mark.parametrize("m", [0, 3])
 def test_parts_of_k(poison, generator, m):
-    mask = torch.rand(70, 1100, generator=generator) < 0.5
-    check(70, 1100, m, mask, 4, "uniform", 64, torch.bfloat16, generator)
+    mask = torch.rand(70, 700, generator=generator) < 0.5
+    check(70, 700, m, mask, 4, "uniform", 64, torch.bfloat16, generator)

@@ -9,7 +9,7 @@ from prism_kernels.triton.csr_linear import csr_linear
 
 
 def test_matches_float64(poison, generator):
-    for i, problem in enumerate(p for p in LINEAR_PROBLEMS if p.m * p.n < 1000):  # a program per row
+    for i, problem in enumerate(p for p in LINEAR_PROBLEMS if p.m * p.n < 200):  # a program per row
         weight = torch.randn(problem.n, problem.k, generator=generator).to(FLOATS[i % 3])
         packed = CsrWeight.pack(weight, mixed_mask(problem.n, problem.k, generator))
         wide = packed.columns.int() & 0xFFFF, packed.row_offsets.long()

@@ -7,7 +7,7 @@ import torch
 from prism_kernels.reference.obs_sweep import obs_sweep as reference
 from prism_kernels.triton.obs_sweep import obs_sweep
 
-SHAPES = [(1, 1), (3, 7), (2, 31), (0, 16), (3, 0), (17, 33)]
+SHAPES = [(1, 1), (3, 7), (2, 31), (0, 16), (3, 0), (17, 21)]
 NAMES = ("compensated", "error", "mask", "codes", "scale", "zero")
 
 
@@ -40,7 +40,7 @@ def test_adaptive_masks(poison, generator):
     choices = itertools.cycle([(2, 4), (1, 4), (3, 5), (16, 32), (0, 4), (1, 1), (7, 300)])
     for n, b in SHAPES:
         weight, factor = problem(n, b, generator)
-        for n_keep, m in itertools.islice(choices, 2):
+        for n_keep, m in itertools.islice(choices, 1 + (b > 20)):
             assert_same(weight, factor, None, n_keep, m, None, None, None, 0, 0)
 
 
