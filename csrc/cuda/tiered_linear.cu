@@ -63,7 +63,7 @@ class TieredWarp {
     const int lane = static_cast<int>(threadIdx.x) % 32;
     const int64_t token = first_token_ + 8 * j + lane / 4;
     if (token >= a_.m) return make_uint4(0, 0, 0, 0);
-    return LoadEight(static_cast<const uint16_t*>(a_.x) + token * w_.k, column + lane % 4 * 8, w_.k, x_aligned_);
+    return LoadEightOfRow(static_cast<const uint16_t*>(a_.x) + token * w_.k, column + lane % 4 * 8, w_.k, x_aligned_);
   }
 
   // Where the values of a block begin, in bytes.

@@ -82,7 +82,18 @@ struct PanelLinearArgs {
 // Panels that one warp multiplies together: they share its fragments of x.
 inline constexpr int kPanelsPerWarp = 2;
 
-// Eight 16-bit values.
+// Eight 16-bit values of a row of length k from `column` on, 0 past its end; `aligned`: k is a multiple of 8 and the row
+// begins at a multiple of 16 bytes. For kernels that do not ask for padded rows.
+__device__ inline uint4 LoadEightOfRow(const uint16_t* row, int64_t column, int64_t k, bool aligned) {
+  if (column >= k) return make_uint4(0, 0, 0, 0);
+  if (aligned) return __ldg(reinterpret_cast<const uint4*>(row + column));
+  uint32_t values[8];
+  for (int i = 0; i < 8; ++i) values[i] = column + i < k ? row[column + i] : 0u;
+  return make_uint4(values[0] | values[1] << 16, values[2] | values[3] << 16, values[4] | values[5] << 16,
+                    values[6] | values[7] << 16);
+}
+
+// Eight 16-bit values, aligned.
 __device__ inline uint4 LoadEight(const uint16_t* at) { return __ldg(reinterpret_cast<const uint4*>(at)); }
 
 template <class Arithmetic>
