@@ -12,16 +12,17 @@ from prism_kernels.formats import CsrWeight
 from prism_kernels.nn import CsrLinear
 from prism_kernels.testing import assert_matches
 
-from . import peers
+from . import gpu_linears, peers
 from .harness import copies_for
 from .linears import linear_cases, packed
 from .peers import Linear
 from .problems import Request, random_mask
-from .targets import CSR, CSR_70
+from .targets import CSR, CSR_70, CSR_90
 from .verify import SMALL_ROWS
 
 OP = "csr_linear"
 SPARSITIES = {CSR: 0.5, CSR_70: 0.7, "csr 95 %": 0.95}
+GPU_SPARSITIES = {CSR: 0.5, CSR_70: 0.7, CSR_90: 0.9}
 
 
 def as_stored(name: str, weight: torch.Tensor, mask: torch.Tensor) -> Linear:
@@ -51,5 +52,32 @@ def cases(request: Request):
             ]
 
         for case in linear_cases(OP, make, request, mask_of=partial(random_mask, sparsity=sparsity)):
+            case.problem["sparsity"] = sparsity
+            yield case
+
+
+def as_stored_on_gpu(name: str, weight: torch.Tensor, mask: torch.Tensor) -> Linear:
+    stored = CsrWeight.pack(weight, mask)
+    copies = [tuple(t.cuda() for t in stored.tensors().values()) for _ in range(copies_for(stored.nbytes, "cuda"))]
+    return Linear(
+        f"{name}, as stored", copies, lambda c, x: ops.csr_linear(x, *c), stored.nbytes,
+        f"{stored.bits_per_weight:.2f} bits/weight",
+    )  # fmt: skip
+
+
+def gpu_cases(request: Request):
+    """One token: more of them take the dense product or tiles, which other benchmarks measure."""
+    for name, sparsity in GPU_SPARSITIES.items():
+
+        def make(weight, mask, name=name):
+            return [
+                gpu_linears.packed(name, CsrLinear, weight, mask),
+                as_stored_on_gpu(name, weight, mask),
+                gpu_linears.cusparse(weight),
+            ]
+
+        only_one = Request(request.shapes, (1,), request.quick)
+        mask_of = partial(random_mask, sparsity=sparsity)
+        for case in gpu_linears.linear_cases(OP, make, only_one, mask_of=mask_of):
             case.problem["sparsity"] = sparsity
             yield case

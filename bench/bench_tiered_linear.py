@@ -5,6 +5,7 @@ import torch
 from prism_kernels import ops
 from prism_kernels.nn import TieredLinear
 
+from . import gpu_linears
 from .linears import linear_cases, packed
 from .problems import Request
 from .targets import TIERED
@@ -31,9 +32,18 @@ def tier_mask(n: int, k: int, generator: torch.Generator) -> torch.Tensor:
     return torch.where(tiers == 0, True, torch.where(tiers == 1, pairs, largest))
 
 
-def cases(request: Request):
+def _maker(packed):
     def make(weight, mask):
         tiers = tier_map(*weight.shape)
         return [packed(TIERED, TieredLinear, weight, mask, by_rows=lambda rows: {"tiers": tiers[: -(-rows // TILE)]})]
 
-    return linear_cases(OP, make, request, mask_of=tier_mask)
+    return make
+
+
+def cases(request: Request):
+    return linear_cases(OP, _maker(packed), request, mask_of=tier_mask)
+
+
+def gpu_cases(request: Request):
+    few = Request(request.shapes, tuple(m for m in request.tokens if m <= 64), request.quick)
+    return gpu_linears.linear_cases(OP, _maker(gpu_linears.packed), few, mask_of=tier_mask)

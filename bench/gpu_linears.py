@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -16,7 +17,7 @@ from . import verify
 from .harness import Case, Contender, copies_for
 from .peers import Linear
 from .problems import GROUP_SIZE, Request, random_mask, random_weight
-from .targets import BF16, CUSPARSELT, ON_TRITON, TINYGEMM
+from .targets import BF16, CUSPARSE, CUSPARSELT, ON_TRITON, TINYGEMM
 
 _SEED = 20260101
 #: From more tokens on, decoding and a dense product serve.
@@ -70,17 +71,33 @@ def cusparselt(weight: torch.Tensor) -> Linear | None:
     return Linear(CUSPARSELT, copies, run, nbytes, "9.00 bits/weight, algorithm search")
 
 
+def cusparse(weight: torch.Tensor) -> Linear:
+    """torch's CSR, cuSPARSE inside, with int32 indices and the values of `weight`."""
+
+    def sparse() -> torch.Tensor:
+        csr = weight.cuda().to_sparse_csr()
+        indices = csr.crow_indices().int(), csr.col_indices().int()
+        return torch.sparse_csr_tensor(*indices, csr.values(), csr.shape, check_invariants=False)
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*Sparse CSR tensor support is in beta.*")
+        first = sparse()
+        nbytes = first.values().numel() * (weight.element_size() + 4) + 4 * (len(weight) + 1)
+        copies = [first, *(sparse() for _ in range(copies_for(nbytes, "cuda") - 1))]
+    return Linear(CUSPARSE, copies, lambda csr, x: (csr @ x.T).T, nbytes, "bf16 values, int32 columns")
+
+
 def packed(
     name: str, module_class: type[PackedLinear], weight: torch.Tensor, mask: torch.Tensor | None = None,
     *, bound: float = 0.02, run: Callable[[PackedLinear, torch.Tensor], torch.Tensor] = lambda m, x: m(x),
-    note: str = "", **options: object,
+    note: str = "", by_rows: Callable[[int], dict[str, Any]] = lambda rows: {}, **options: Any,
 ) -> Linear:  # fmt: skip
     """`from_linear(weight, mask, **options)`, packed on the CPU and copied to the GPU, checked on its first rows; `run`
-    calls another backend than the one that is dispatched."""
+    calls another backend than the one that is dispatched, `by_rows(n)` gives options that depend on the rows."""
 
     def made(rows: int) -> PackedLinear:
         kept = None if mask is None else mask[:rows].contiguous()
-        return module_class.from_linear(verify.linear_of(weight[:rows].clone()), kept, **options)
+        return module_class.from_linear(verify.linear_of(weight[:rows].clone()), kept, **options, **by_rows(rows))
 
     module, small = made(len(weight)), made(verify.SMALL_ROWS).cuda()
     nbytes = module.resident_nbytes

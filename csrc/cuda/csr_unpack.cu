@@ -9,11 +9,12 @@ namespace prism::cuda {
 namespace {
 
 constexpr int kThreads = 128;
+constexpr int kResident = 8;  // blocks per multiprocessor that registers are spent for; left free, the compiler spills
 constexpr int64_t kStretchBytes = 32 * 1024;
 constexpr int64_t kMaxBlocks = int64_t{1} << 30;
 
 template <class Value, class Column>
-__global__ void __launch_bounds__(kThreads) CsrUnpackKernel(CsrRows w, int64_t stretch, bool aligned, Value* dense) {
+__global__ void __launch_bounds__(kThreads, kResident) CsrUnpackKernel(CsrRows w, int64_t stretch, bool aligned, Value* dense) {
   PRISM_DYNAMIC_SMEM(shared);
   auto* const out = reinterpret_cast<Value*>(shared);
   const auto* const values = static_cast<const Value*>(w.values);

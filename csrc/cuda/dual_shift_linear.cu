@@ -4,12 +4,27 @@
 #include "common/panel_mma_launch.cuh"
 #include "common/plane_source.cuh"
 #include "dual_shift_linear_plain.cuh"
+#include "pad_activations.cuh"
 
 namespace prism::cuda {
 namespace {
 
+int64_t GroupBlocks(const DualShiftLinearArgs& a) {
+  return a.group_size >= a.k ? NumBlocks32(a.k) : a.group_size / kBlockColumns;
+}
+
 bool TakesTensorCores(const DualShiftLinearArgs& a) {
-  return a.x_dtype != DType::kFloat32 && (a.group_size % kBlockColumns == 0 || a.group_size >= a.k);
+  const bool whole_blocks = a.group_size % kBlockColumns == 0 || a.group_size >= a.k;
+  return a.x_dtype != DType::kFloat32 && whole_blocks && a.k > 0 &&
+         NumBlocks32(a.k) * GroupBlocks(a) < kGroupReciprocalLimit;
+}
+
+int64_t PaddedColumns(const DualShiftLinearArgs& a) { return NumBlocks32(a.k) * kBlockColumns; }
+
+// Whether rows of x are not whole blocks of columns, in vectors of 16 bytes.
+bool NeedsPadding(const DualShiftLinearArgs& a) {
+  const auto aligned = [](const void* at) { return reinterpret_cast<uintptr_t>(at) % 16 == 0; };
+  return a.k % kBlockColumns != 0 || !aligned(a.x) || !aligned(a.column_scale);
 }
 
 template <PlaneKind kKind>
@@ -22,7 +37,8 @@ cudaError_t LaunchKind(const PlaneArgs& weight, const PanelLinearArgs& linear, D
 }  // namespace
 
 int64_t DualShiftLinearWorkspace(const DualShiftLinearArgs& a) {
-  return TakesTensorCores(a) ? PanelLinearWorkspace(a.m, a.n, a.k) : 0;
+  if (!TakesTensorCores(a)) return 0;
+  return PanelLinearWorkspace(a.m, a.n, a.k) + (NeedsPadding(a) ? a.m * PaddedColumns(a) / 2 : 0);
 }
 
 cudaError_t DualShiftLinear(const DualShiftLinearArgs& a, cudaStream_t stream) {
@@ -30,8 +46,9 @@ cudaError_t DualShiftLinear(const DualShiftLinearArgs& a, cudaStream_t stream) {
   PlaneArgs weight{};
   weight.codes = a.codes;
   weight.blocks = NumBlocks32(a.k);
-  const int64_t whole = weight.blocks, group_blocks = a.group_size >= a.k ? whole : a.group_size / kBlockColumns;
-  weight.grid = {a.scale, a.zero, CeilDiv(a.k, a.group_size), static_cast<int>(group_blocks), a.bits};
+  const int64_t group_blocks = GroupBlocks(a);
+  weight.grid = {a.scale, a.zero, static_cast<int>(CeilDiv(a.k, a.group_size)), GroupReciprocal(group_blocks), a.bits};
+  const int64_t partial_sums = PanelLinearWorkspace(a.m, a.n, a.k);
   PanelLinearArgs linear;
   linear.x = a.x;
   linear.column_scale = a.column_scale;
@@ -39,9 +56,16 @@ cudaError_t DualShiftLinear(const DualShiftLinearArgs& a, cudaStream_t stream) {
   linear.bias = a.bias;
   linear.y = a.y;
   linear.y_dtype = a.y_dtype;
-  linear.m = a.m, linear.n = a.n, linear.k = a.k;
-  linear.group_blocks = group_blocks;
-  linear.workspace = a.workspace;
+  linear.m = a.m, linear.n = a.n, linear.k = static_cast<int>(PaddedColumns(a));
+  linear.group_blocks = static_cast<int>(group_blocks);
+  linear.workspace = partial_sums > 0 ? a.workspace : nullptr;
+  if (NeedsPadding(a)) {
+    auto* const padded = reinterpret_cast<uint16_t*>(a.workspace + partial_sums);
+    const cudaError_t error = PadActivations(a.x, a.x_dtype, a.column_scale, a.m, a.k, linear.k, padded, stream);
+    if (error != cudaSuccess) return error;
+    linear.x = padded;
+    linear.column_scale = nullptr;
+  }
   if (a.codebook != Codebook::kUniform) {
     weight.levels = MakeLevelBytes(a.codebook, a.x_dtype);
     return LaunchKind<PlaneKind::kLevels>(weight, linear, a.x_dtype, stream);

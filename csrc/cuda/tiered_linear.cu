@@ -18,6 +18,7 @@ constexpr int kDepth = 4;
 constexpr int kBlockValueBytes = 2 * kTileValues * 2 + 32;  // two full tiles, and what alignment to 16 bytes adds
 constexpr int kSlotBytes = kBlockValueBytes + 2 * kTileMaskBytes;
 constexpr int kSumStride = 17;
+constexpr int kPlainResident = 4;  // blocks per multiprocessor that registers are spent for; left free, the compiler spills
 constexpr int kPlainTokens = kTileThreads / static_cast<int>(kPanelRows);
 
 __device__ void Store(const TieredBlocks& w, const TieredLinearArgs& a, int64_t token, int64_t row, float sum) {
@@ -62,7 +63,7 @@ class TieredWarp {
     const int lane = static_cast<int>(threadIdx.x) % 32;
     const int64_t token = first_token_ + 8 * j + lane / 4;
     if (token >= a_.m) return make_uint4(0, 0, 0, 0);
-    return LoadEight(static_cast<const uint16_t*>(a_.x) + token * w_.k, column + lane % 4 * 8, w_.k, x_aligned_);
+    return LoadEightOfRow(static_cast<const uint16_t*>(a_.x) + token * w_.k, column + lane % 4 * 8, w_.k, x_aligned_);
   }
 
   // Where the values of a block begin, in bytes.
@@ -154,7 +155,7 @@ __global__ void __launch_bounds__(kTileThreads) TieredMmaKernel(TieredBlocks w, 
 }
 
 // Grid: x: panels, y: groups of kPlainTokens tokens; a thread has a row and a token, and a tile is decoded by all threads.
-__global__ void __launch_bounds__(kTileThreads) TieredPlainKernel(TieredBlocks w, TieredLinearArgs a) {
+__global__ void __launch_bounds__(kTileThreads, kPlainResident) TieredPlainKernel(TieredBlocks w, TieredLinearArgs a) {
   PRISM_DYNAMIC_SMEM(shared);
   constexpr int kRows = static_cast<int>(kPanelRows);
   const int64_t panel = blockIdx.x, token = static_cast<int64_t>(blockIdx.y) * kPlainTokens + threadIdx.x / kRows;

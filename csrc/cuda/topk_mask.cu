@@ -18,6 +18,7 @@ constexpr int64_t kChunk = 1 << 15;  // scores that a block takes of a matrix
 constexpr int kDigits = 3;
 constexpr int kBins = 1 << 11;
 constexpr int kBinsOfThread = kBins / kThreads;
+constexpr int kResident = 4;  // blocks per multiprocessor that registers are spent for; left free, the compiler spills
 constexpr unsigned kAll = 0xffffffffu;
 using Count = unsigned long long;  // what atomicAdd takes
 
@@ -124,7 +125,7 @@ __device__ void Mark(const float* scores, int64_t size, uint32_t threshold, int6
   }
 }
 
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kResident)
     TopkRowsKernel(const float* scores, int64_t num_rows, int64_t k, int64_t keep, bool* mask) {
   PRISM_DYNAMIC_SMEM(memory);
   const Shared shared(memory);

@@ -47,6 +47,7 @@ KERNELS = {
     "PanelLinearManyKernel": Expected(255, (r"HMMA\.16816", r"LDGSTS\.E.*128", r"LDS\.128")),  # a block of 8 warps
     "PanelLinearSumKernel": Expected(40),
     "QuantizeActivationsKernel": Expected(40),
+    "PadActivationsKernel": Expected(40),
     "DualShiftLinearPlainKernel": Expected(128),
     "DualShiftDequantizeKernel": Expected(64, (r"LDG\.E.*128", r"STG\.E.*128")),
     "DualShiftPackKernel": Expected(40),

@@ -121,14 +121,14 @@ def test_captures_compiles_and_repeats(generator, device, captured, m, activatio
 
 
 def test_views_that_kernels_cannot_read_as_vectors(generator, device):
-    """x at an odd address is read value by value; codes there are refused."""
-    linear = on_device(33, 200, device)
-    x = torch.randn(5 * 200 + 1, generator=generator).bfloat16().to(device)
-    assert torch.equal(linear(x[1:].view(5, 200)), linear(x[1:].clone().view(5, 200)))
-    packed = [t.to(device) for t in make_packed(33, 200, 4, 64, "uniform")]
+    """x at an odd address is copied; codes there are refused."""
+    linear = on_device(33, 256, device)
+    x = torch.randn(5 * 256 + 1, generator=generator).bfloat16().to(device)
+    assert torch.equal(linear(x[1:].view(5, 256)), linear(x[1:].clone().view(5, 256)))
+    packed = [t.to(device) for t in make_packed(33, 256, 4, 64, "uniform")]
     odd = torch.empty(packed[0].numel() + 1, dtype=torch.uint8, device=device)[1:].view_as(packed[0])
     with pytest.raises(RuntimeError, match="dual_shift_linear: codes must be aligned to 16 bytes"):
-        ops.dual_shift_linear(x[:200].view(1, 200), odd, *packed[1:], n=33, bits=4, group_size=64)
+        ops.dual_shift_linear(x[:256].view(1, 256), odd, *packed[1:], n=33, bits=4, group_size=64)
 
 
 def test_module_on_both_sides_of_the_crossover(generator, device):

@@ -259,6 +259,8 @@ def test_the_commands(tmp_path):
     assert run("b", "--method", "ls-prism", "--preset", "aggressive").exit_code == 0
     checkpoint = open_checkpoint(tmp_path / "b")
     assert checkpoint.recipe["sparsity"] == 0.5 and checkpoint.recipe["low_rank"] == "kmif"
+    warned = run("d", "--method", "wanda", "--low-rank", "0.9", "--target-modules", "q,k,v,o")
+    assert warned.exit_code == 0 and "larger than the matrix" in warned.stdout and "more such notes" in warned.stdout
     for wrong, message in (
         (("--low-rank", "much"), '--low-rank: must be a share, a rank, or "kmif"'),
         (("--target-modules", "q"), "--target-modules: must come with --low-rank"),

@@ -7,7 +7,7 @@ from small_matrices import small_matrices
 from prism_kernels import ops
 from prism_llm.pipeline import Recipe
 from prism_llm.pipeline.layer import compress_weight
-from prism_llm.pruning import HessianSolver, least_squares, obs_one_shot, obs_sweep
+from prism_llm.pruning import HessianSolver, enough_tokens, least_squares, obs_one_shot, obs_sweep
 from prism_llm.pruning.compensation import SweepGrid
 
 
@@ -180,7 +180,7 @@ def test_too_few_tokens_for_least_squares_fall_back_to_the_sweep_and_say_so():
         swept = compress_weight(
             "w", weight, recipe.replace(compensate="obs_sweep"), statistics, HessianSolver(statistics)
         )
-        if statistics.tokens < 4 * weight.shape[1]:
+        if not enough_tokens(statistics.tokens, weight.shape[1]):
             assert any("obs_sweep instead of least_squares" in note for note in result.notes), result.notes
             assert result.stages == "wanda > obs_sweep"
             assert torch.equal(result.packed.to_dense(), swept.packed.to_dense())

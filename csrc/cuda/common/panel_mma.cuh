@@ -15,10 +15,10 @@
 //   static constexpr bool kScaled  whether float32 sums are multiplied by Scales() once per group of columns
 //   static constexpr int kSharedBytes   shared memory of one Source, a multiple of 16; may be 0
 //   static constexpr int kFewWarps      warps of a block at m <= 16: 16 where two Words and all else fit 128 registers, or 12
-//   Source(const Args&, int64_t panel, int64_t begin, int64_t end, unsigned char* shared)
+//   Source(const Args&, int64_t panel, int begin, int end, unsigned char* shared)
 //       opens `panel` for the blocks [begin, end) of a split of k; begin < end, or the Source is never called
-//   void Load(int64_t block, Words&)            starts the loads of a block
-//   Fragment Decode<Arithmetic>(int64_t block, const Words&)
+//   void Load(int block, Words&)            starts the loads of a block
+//   Fragment Decode<Arithmetic>(int block, const Words&)
 //   void Scales(const Words&, float (&)[2])     of rows 2g and 2g + 1, for the group of that block; only if kScaled
 // Load is called for begin, begin + 1, ... up to end - 1, each once and in this order, Decode likewise, some blocks later:
 // a Source of a variable-length stream advances its position in Load or in Decode, never both. Nothing else is promised
@@ -28,7 +28,7 @@
 // A Fragment multiplies itself: Multiply<Arithmetic>(d, b), d the float32 sums of [16 rows, 8 tokens] and b the lane's
 // four pairs of x. DenseFragment is the one described above.
 //
-// Weights past k must not matter: x is 0 there. Rows past n are computed and not stored.
+// Where k is no multiple of 32 the caller pads x with zeros (PadActivations). Rows past n are computed and not stored.
 #pragma once
 #include "../../common/panels.h"
 #include "ptx.cuh"
@@ -66,34 +66,35 @@ struct DenseFragment {
 };
 
 struct PanelLinearArgs {
-  const void* x = nullptr;                 // [m, k] of the arithmetic's dtype
-  const uint16_t* column_scale = nullptr;  // bfloat16 [k]; x * column_scale is rounded to the dtype of x; null: 1
+  const void* x = nullptr;                 // [m, k] of the arithmetic's dtype, rows aligned to 16 bytes
+  const uint16_t* column_scale = nullptr;  // bfloat16 [k], aligned; x * column_scale is rounded to the dtype of x; null: 1
   const float* token_scale = nullptr;      // [m]; null: 1
   const void* bias = nullptr;              // [n] of y_dtype, or null
   void* y = nullptr;                       // [m, n] of y_dtype
   DType y_dtype = DType::kBFloat16;
-  int64_t m = 0, n = 0, k = 0;
-  int64_t group_blocks = 0;    // blocks of 32 columns that share a scale; 0: the whole row
+  int64_t m = 0, n = 0;
+  int k = 0;                   // a multiple of 32
+  int group_blocks = 0;        // blocks of 32 columns that share a scale; 0: the whole row
   float* workspace = nullptr;  // float32, PanelLinearWorkspace() elements; null where there are none
-  // Set by the launch.
-  bool x_aligned = false, column_scale_aligned = false;  // whether rows are whole 16-byte vectors at aligned addresses
-  int splits = 1;
+  int splits = 1;              // set by the launch
 };
 
 // Panels that one warp multiplies together: they share its fragments of x.
 inline constexpr int kPanelsPerWarp = 2;
 
-// Eight 16-bit values of a row of length k from `column` on, 0 past its end.
-__device__ inline uint4 LoadEight(const uint16_t* row, int64_t column, int64_t k, bool aligned) {
-  uint4 eight = make_uint4(0, 0, 0, 0);
-  if (column >= k) return eight;
+// Eight 16-bit values of a row of length k from `column` on, 0 past its end; `aligned`: k is a multiple of 8 and the row
+// begins at a multiple of 16 bytes. For kernels that do not ask for padded rows.
+__device__ inline uint4 LoadEightOfRow(const uint16_t* row, int64_t column, int64_t k, bool aligned) {
+  if (column >= k) return make_uint4(0, 0, 0, 0);
   if (aligned) return __ldg(reinterpret_cast<const uint4*>(row + column));
   uint32_t values[8];
   for (int i = 0; i < 8; ++i) values[i] = column + i < k ? row[column + i] : 0u;
-  eight = make_uint4(values[0] | values[1] << 16, values[2] | values[3] << 16, values[4] | values[5] << 16,
-                     values[6] | values[7] << 16);
-  return eight;
+  return make_uint4(values[0] | values[1] << 16, values[2] | values[3] << 16, values[4] | values[5] << 16,
+                    values[6] | values[7] << 16);
 }
+
+// Eight 16-bit values, aligned.
+__device__ inline uint4 LoadEight(const uint16_t* at) { return __ldg(reinterpret_cast<const uint4*>(at)); }
 
 template <class Arithmetic>
 __device__ uint4 ScaleEight(uint4 x, uint4 scale) {
@@ -137,18 +138,20 @@ struct PanelSums {
 // Counts blocks down to the end of their group.
 class GroupEnd {
  public:
-  __device__ GroupEnd(int64_t group_blocks, int64_t begin, int64_t end)
+  __device__ GroupEnd(int group_blocks, int begin, int end)
       : length_(group_blocks), left_(group_blocks - begin % group_blocks), end_(end) {}
 
   // Whether a group, or the split, ends with `block`; called once per block.
-  __device__ bool At(int64_t block) {
-    if (--left_ > 0) return block + 1 == end_;
-    left_ = length_;
-    return true;
+  __device__ bool At(int block) {
+    const bool ends = --left_ == 0;
+    if (ends) left_ = length_;
+    return ends || block + 1 == end_;
   }
 
  private:
-  int64_t length_, left_, end_;
+  const int length_;
+  int left_;
+  const int end_;
 };
 
 }  // namespace prism::cuda

@@ -2,8 +2,8 @@
 // shared memory. Nothing is shared before that: each warp reads ahead into registers, FewDepth() blocks of 32 columns deep, so
 // that a multiprocessor has 2 KiB of 4-bit codes per warp under way.
 //
-// Bound: the bytes of the weight, read once. Instructions per 512 weights of 4 bits and 8 tokens: about 45, of which 2
-// tensor core; at the bandwidth of an H200 there is time for about 60.
+// Bound: the bytes of the weight, read once, and instructions: 137 (SASS of sm_90, 4 bits, 8 tokens) for a block of two
+// panels, 1024 weights, where the bandwidth of an H200 leaves time for about 125. Not measured.
 #pragma once
 #include "panel_mma.cuh"
 
@@ -23,37 +23,44 @@ struct FewSlot {
   uint4 x[kTiles], column_scale;
 };
 
-// One warp's share of k.
+// One warp's share of k. Lanes of tokens past m read the last one: no output of theirs is stored.
 template <class Source, class Arithmetic, int kTiles>
 class FewWarp {
  public:
-  __device__ FewWarp(const typename Source::Args& weight, const PanelLinearArgs& a, int64_t panel, int64_t begin,
-                     int64_t end, unsigned char* shared)
-      : a_(a),
+  __device__ FewWarp(const typename Source::Args& weight, const PanelLinearArgs& a, int64_t panel, int begin, int end,
+                     unsigned char* shared)
+      : scaled_(a.column_scale != nullptr),
         sources_{Source(weight, panel, begin, end, shared),
                  Source(weight, min(panel + 1, NumPanels(a.n) - 1), begin, end, shared + Source::kSharedBytes)},
-        group_end_(a.group_blocks, begin, end) {}
-
-  __device__ void Load(int64_t block, FewSlot<Source, kTiles>& slot) {
-#pragma unroll
-    for (int p = 0; p < kPanelsPerWarp; ++p) sources_[p].Load(block, slot.words[p]);
-    const int lane = threadIdx.x % 32;
-    const int64_t column = block * kBlockColumns + lane % 4 * 8;
+        group_end_(a.group_blocks, begin, end) {
+    const int lane = threadIdx.x % 32, column = begin * static_cast<int>(kBlockColumns) + lane % 4 * 8;
 #pragma unroll
     for (int j = 0; j < kTiles; ++j) {
-      const int64_t token = 8 * j + lane / 4;
-      slot.x[j] = make_uint4(0, 0, 0, 0);
-      if (token < a_.m) slot.x[j] = LoadEight(static_cast<const uint16_t*>(a_.x) + token * a_.k, column, a_.k, a_.x_aligned);
+      const int64_t token = min(static_cast<int64_t>(8 * j + lane / 4), a.m - 1);
+      x_[j] = static_cast<const uint16_t*>(a.x) + token * a.k + column;
     }
-    if (a_.column_scale != nullptr) slot.column_scale = LoadEight(a_.column_scale, column, a_.k, a_.column_scale_aligned);
+    column_scale_ = scaled_ ? a.column_scale + column : nullptr;
   }
 
-  __device__ void Multiply(int64_t block, const FewSlot<Source, kTiles>& slot, PanelSums<Source::kScaled, kTiles>& sums) {
+  __device__ void Load(int block, FewSlot<Source, kTiles>& slot) {
+#pragma unroll
+    for (int p = 0; p < kPanelsPerWarp; ++p) sources_[p].Load(block, slot.words[p]);
+#pragma unroll
+    for (int j = 0; j < kTiles; ++j) {
+      slot.x[j] = LoadEight(x_[j]);
+      x_[j] += kBlockColumns;
+    }
+    if (!scaled_) return;
+    slot.column_scale = LoadEight(column_scale_);
+    column_scale_ += kBlockColumns;
+  }
+
+  __device__ void Multiply(int block, const FewSlot<Source, kTiles>& slot, PanelSums<Source::kScaled, kTiles>& sums) {
     uint32_t b[kTiles][4];
 #pragma unroll
     for (int j = 0; j < kTiles; ++j) {
       uint4 x = slot.x[j];
-      if (a_.column_scale != nullptr) x = ScaleEight<Arithmetic>(x, slot.column_scale);
+      if (scaled_) x = ScaleEight<Arithmetic>(x, slot.column_scale);
       b[j][0] = x.x, b[j][1] = x.y, b[j][2] = x.z, b[j][3] = x.w;
     }
     const bool closes = Source::kScaled && group_end_.At(block);
@@ -73,7 +80,9 @@ class FewWarp {
   }
 
  private:
-  const PanelLinearArgs& a_;
+  const bool scaled_;
+  const uint16_t* x_[kTiles];  // of the next block
+  const uint16_t* column_scale_;
   Source sources_[kPanelsPerWarp];
   GroupEnd group_end_;
 };
@@ -103,8 +112,8 @@ __global__ void __launch_bounds__(Source::kFewWarps * 32) PanelLinearFewKernel(t
   PRISM_DYNAMIC_SMEM(shared);
   auto* const kept = reinterpret_cast<float*>(shared);
   const int warp = threadIdx.x / 32, warps = blockDim.x / 32;
-  const int64_t panel = static_cast<int64_t>(blockIdx.x) * kPanelsPerWarp, blocks = NumBlocks32(a.k);
-  const int64_t begin = blocks * warp / warps, end = blocks * (warp + 1) / warps;
+  const int64_t panel = static_cast<int64_t>(blockIdx.x) * kPanelsPerWarp;
+  const int blocks = static_cast<int>(NumBlocks32(a.k)), begin = blocks * warp / warps, end = blocks * (warp + 1) / warps;
   PanelSums<Source::kScaled, kTiles> sums;
   if (begin < end) {
     unsigned char* const own = shared + warps * kSumsPerWarp * 4 + warp * kPanelsPerWarp * Source::kSharedBytes;
@@ -114,10 +123,10 @@ __global__ void __launch_bounds__(Source::kFewWarps * 32) PanelLinearFewKernel(t
     for (int i = 0; i < kDepth; ++i) {
       if (begin + i < end) work.Load(begin + i, slots[i]);
     }
-    for (int64_t first = begin; first < end; first += kDepth) {
+    for (int first = begin; first < end; first += kDepth) {
 #pragma unroll
       for (int i = 0; i < kDepth; ++i) {
-        const int64_t block = first + i;
+        const int block = first + i;
         if (block >= end) break;
         work.Multiply(block, slots[i], sums);
         if (block + kDepth < end) work.Load(block + kDepth, slots[i]);

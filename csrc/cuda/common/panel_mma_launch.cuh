@@ -1,5 +1,5 @@
-// Which kernel of panel_mma.cuh runs, and its launch. Needs m, n and k of at least 1. panel_mma_sum.cu adds the sums of
-// split k.
+// Which kernel of panel_mma.cuh runs, and its launch. Needs m, n and k of at least 1, and x as PanelLinearArgs say:
+// PadActivations makes it so where rows are not whole 16-byte vectors. panel_mma_sum.cu adds the sums of split k.
 #pragma once
 #include "panel_mma_few.cuh"
 #include "panel_mma_many.cuh"
@@ -32,10 +32,7 @@ cudaError_t LaunchMany(const typename Source::Args& weight, const PanelLinearArg
 // args.workspace: PanelLinearWorkspace(m, n, k) floats.
 template <class Source, class Arithmetic>
 cudaError_t LaunchPanelLinear(const typename Source::Args& weight, PanelLinearArgs a, cudaStream_t stream) {
-  if (a.group_blocks == 0) a.group_blocks = NumBlocks32(a.k);
-  const auto aligned = [](const void* at) { return reinterpret_cast<uintptr_t>(at) % 16 == 0; };
-  a.x_aligned = a.k % 8 == 0 && aligned(a.x);
-  a.column_scale_aligned = a.k % 8 == 0 && aligned(a.column_scale);
+  if (a.group_blocks == 0) a.group_blocks = static_cast<int>(NumBlocks32(a.k));
   a.splits = PanelLinearSplits(a.m, a.n, a.k);
   if (a.m <= 8) return LaunchFew<Source, Arithmetic, 1>(weight, a, stream);
   if (a.m <= kFewTokens) return LaunchFew<Source, Arithmetic, 2>(weight, a, stream);

@@ -38,33 +38,28 @@ class ManyTokens {
         token_(threadIdx.x / kManyVectors) {}
 
   // Begins a stage; every call closes a group of copies, also past the end.
-  __device__ void Copy(int64_t stage, int64_t end_stage) {
+  __device__ void Copy(int stage, int end_stage) {
     if (stage < end_stage) {
-      const int64_t column = stage * kManyColumns + vector_ * 8;
+      const int column = stage * kManyColumns + vector_ * 8;
 #pragma unroll
       for (int i = 0; i < kPerThread; ++i) {
         const int token = token_ + i * kTokenStep;
-        void* const to = At(stage, token);
         const auto* x = static_cast<const uint16_t*>(a_.x);
         const bool live = first_ + token < a_.m && column < a_.k;
-        if (a_.x_aligned) {
-          CopyAsync16(to, live ? x + (first_ + token) * a_.k + column : x, live ? 16 : 0);
-        } else {
-          *static_cast<uint4*>(to) = live ? LoadEight(x + (first_ + token) * a_.k, column, a_.k, false) : make_uint4(0, 0, 0, 0);
-        }
+        CopyAsync16(At(stage, token), live ? x + (first_ + token) * a_.k + column : x, live ? 16 : 0);
       }
     }
     CopyAsyncCommit();
   }
 
   // The column scale of a stage, read while another one is multiplied.
-  __device__ void LoadScale(int64_t stage, int64_t end_stage) {
-    if (a_.column_scale == nullptr || stage >= end_stage) return;
-    scale_ = LoadEight(a_.column_scale, stage * kManyColumns + vector_ * 8, a_.k, a_.column_scale_aligned);
+  __device__ void LoadScale(int stage, int end_stage) {
+    const int column = stage * kManyColumns + vector_ * 8;
+    if (a_.column_scale != nullptr && stage < end_stage && column < a_.k) scale_ = LoadEight(a_.column_scale + column);
   }
 
   // After this thread's copies of the stage have landed.
-  __device__ void Scale(int64_t stage) {
+  __device__ void Scale(int stage) {
     if (a_.column_scale == nullptr) return;
 #pragma unroll
     for (int i = 0; i < kPerThread; ++i) {
@@ -76,7 +71,7 @@ class ManyTokens {
  private:
   static constexpr int kTokenStep = kManyThreads / kManyVectors, kPerThread = kManyTokens / kTokenStep;
 
-  __device__ void* At(int64_t stage, int token) const {
+  __device__ void* At(int stage, int token) const {
     return buffers_ + stage % kManyStages * kManyStageBytes + ManyOffset(token, vector_);
   }
 
@@ -90,10 +85,10 @@ class ManyTokens {
 // The two panels of a warp over one block of columns; `x` is the stage's buffer, `live` the tiles that hold tokens.
 template <class Source, class Arithmetic>
 __device__ void MultiplyMany(Source (&sources)[kPanelsPerWarp], const typename Source::Words (&words)[kPanelsPerWarp],
-                             int64_t block, bool closes, const unsigned char* x, int live,
+                             int block, bool closes, const unsigned char* x, int live,
                              PanelSums<Source::kScaled, kManyTiles>& sums) {
   using Fragment = decltype(sources[0].template Decode<Arithmetic>(block, words[0]));
-  const int lane = threadIdx.x % 32, vector = static_cast<int>(block % kManyBlocks) * 4 + lane % 4;
+  const int lane = threadIdx.x % 32, vector = block % kManyBlocks * 4 + lane % 4;
   Fragment fragments[kPanelsPerWarp];
 #pragma unroll
   for (int p = 0; p < kPanelsPerWarp; ++p) fragments[p] = sources[p].template Decode<Arithmetic>(block, words[p]);
@@ -153,9 +148,9 @@ __global__ void __launch_bounds__(kManyThreads) PanelLinearManyKernel(typename S
   const int warp = threadIdx.x / 32;
   const int64_t token_tiles = CeilDiv(a.m, kManyTokens), first_token = blockIdx.x % token_tiles * kManyTokens;
   const int64_t panel = blockIdx.x / token_tiles * kManyPanels + warp * kPanelsPerWarp, last = NumPanels(a.n) - 1;
-  const int64_t blocks = NumBlocks32(a.k), stages = CeilDiv(blocks, kManyBlocks);
-  const int64_t begin = stages * blockIdx.y / a.splits, end = stages * (blockIdx.y + 1) / a.splits;
-  const int64_t begin_block = begin * kManyBlocks, end_block = min(end * kManyBlocks, blocks);
+  const int blocks = static_cast<int>(NumBlocks32(a.k)), stages = (blocks + kManyBlocks - 1) / kManyBlocks;
+  const int split = static_cast<int>(blockIdx.y), begin = stages * split / a.splits, end = stages * (split + 1) / a.splits;
+  const int begin_block = begin * kManyBlocks, end_block = min(end * kManyBlocks, blocks);
   const int live = static_cast<int>(min(CeilDiv(a.m - first_token, int64_t{8}), static_cast<int64_t>(kManyTiles)));
   unsigned char* const own = shared + kManyStages * kManyStageBytes + warp * kPanelsPerWarp * Source::kSharedBytes;
   Source sources[kPanelsPerWarp] = {Source(weight, min(panel, last), begin_block, end_block, own),
@@ -164,7 +159,7 @@ __global__ void __launch_bounds__(kManyThreads) PanelLinearManyKernel(typename S
   PanelSums<Source::kScaled, kManyTiles> sums;
   GroupEnd group_end(a.group_blocks, begin_block, end_block);
   typename Source::Words words[kManyBlocks][kPanelsPerWarp];
-  const auto load = [&](int64_t block, typename Source::Words (&to)[kPanelsPerWarp]) {
+  const auto load = [&](int block, typename Source::Words (&to)[kPanelsPerWarp]) {
     if (block >= end_block) return;
 #pragma unroll
     for (int p = 0; p < kPanelsPerWarp; ++p) sources[p].Load(block, to[p]);
@@ -173,7 +168,7 @@ __global__ void __launch_bounds__(kManyThreads) PanelLinearManyKernel(typename S
   for (int s = 0; s + 1 < kManyStages; ++s) tokens.Copy(begin + s, end);
 #pragma unroll
   for (int i = 0; i < kManyBlocks; ++i) load(begin_block + i, words[i]);
-  for (int64_t stage = begin; stage < end; ++stage) {
+  for (int stage = begin; stage < end; ++stage) {
     CopyAsyncWait<kManyStages - 2>();
     tokens.Scale(stage);
     __syncthreads();  // the stage is whole, and no thread reads the buffer that is filled next
@@ -182,7 +177,7 @@ __global__ void __launch_bounds__(kManyThreads) PanelLinearManyKernel(typename S
     const unsigned char* const x = shared + stage % kManyStages * kManyStageBytes;
 #pragma unroll
     for (int i = 0; i < kManyBlocks; ++i) {
-      const int64_t block = stage * kManyBlocks + i;
+      const int block = stage * kManyBlocks + i;
       if (block < end_block) {
         MultiplyMany<Source, Arithmetic>(sources, words[i], block, group_end.At(block), x, live, sums);
         load(block + kManyBlocks, words[i]);

@@ -35,10 +35,10 @@ class PlaneSource {
     uint2 low, high;  // rows 2g and 2g + 1; high: of kBytes the second quad, unused of kNibbles
   };
 
-  __device__ PlaneSource(const Args& a, int64_t panel, int64_t begin, int64_t, unsigned char*)
-      : a_(a), grid_(a.grid, panel, begin), block_bytes_(a.grid.bits * static_cast<int>(kQuadBytes)) {
+  __device__ PlaneSource(const Args& a, int64_t panel, int begin, int, unsigned char*)
+      : a_(a), grid_(a.grid, panel), bits_(a.grid.bits) {
     const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-    low_ = a.codes + (panel * a.blocks + begin) * block_bytes_ + 8 * g;
+    low_ = a.codes + (panel * a.blocks + begin) * BlockBytes() + 8 * g;
     if constexpr (kKind == PlaneKind::kNibbles) low_ += t * kQuadBytes;
     if constexpr (kKind == PlaneKind::kBytes) low_ += 2 * t * kQuadBytes;
     if constexpr (kKind == PlaneKind::kPlanes || kKind == PlaneKind::kLevels) {
@@ -55,8 +55,8 @@ class PlaneSource {
     }
   }
 
-  __device__ void Load(int64_t, Words& words) {
-    grid_.Load(words.grid);
+  __device__ void Load(int block, Words& words) {
+    grid_.template Load<kKind != PlaneKind::kLevels>(block, words.grid);
     words.low = LoadOnce8(low_);
     if constexpr (kKind == PlaneKind::kBytes) {
       words.high = LoadOnce8(low_ + kQuadBytes);
@@ -64,11 +64,11 @@ class PlaneSource {
       words.high = make_uint2(0, 0);
       if (widths_.high != 0) words.high = LoadOnce8(low_ + high_offset_);
     }
-    low_ += block_bytes_;
+    low_ += BlockBytes();
   }
 
   template <class Arithmetic>
-  __device__ DenseFragment Decode(int64_t, const Words& words) const {
+  __device__ DenseFragment Decode(int, const Words& words) const {
     DenseFragment fragment;
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
@@ -83,19 +83,22 @@ class PlaneSource {
   __device__ void Scales(const Words& words, float (&scale)[2]) const { GroupGrid::Scales(words.grid, scale); }
 
  private:
+  __device__ int BlockBytes() const {
+    return (kKind == PlaneKind::kNibbles ? 4 : kKind == PlaneKind::kBytes ? 8 : bits_) * static_cast<int>(kQuadBytes);
+  }
+
   // Pairs of columns (0, 1), (2, 3) and (4, 5), (6, 7) of row 2g + `row`.
   template <class Arithmetic>
   __device__ void DecodeRow(const Words& words, int row, uint2& first, uint2& second) const {
     const uint32_t low = row == 0 ? words.low.x : words.low.y, high = row == 0 ? words.high.x : words.high.y;
     if constexpr (kKind == PlaneKind::kNibbles) {
-      const uint32_t minus_zero = MinusZero<Arithmetic>(grid_.Zero(words.grid, row));
-      const auto pair = [&](int shift) { return CodePair<Arithmetic>(low >> shift & 0x000f000fu, minus_zero); };
+      const uint32_t minus_zero = MinusZero<Arithmetic>(GroupGrid::Zeros(words.grid, true), row);
+      const auto pair = [&](int shift) { return CodePair<Arithmetic>(low >> shift, 0x000f000fu, minus_zero); };
       first = make_uint2(pair(0), pair(8));
       second = make_uint2(pair(4), pair(12));
     } else if constexpr (kKind == PlaneKind::kBytes) {
-      const uint32_t zero = grid_.Zero(words.grid, row);
-      first = BytePairs<Arithmetic>(low, zero);
-      second = BytePairs<Arithmetic>(high, zero);
+      first = BytePairs<Arithmetic>(low, words.grid.zeros, row);
+      second = BytePairs<Arithmetic>(high, words.grid.zeros, row);
     } else {
       const uint32_t low_mask = ((1u << widths_.low) - 1u) * 0x01010101u, high_mask = ((1u << widths_.high) - 1u) * 0x01010101u;
       const auto quad = [&](int which) {
@@ -106,7 +109,7 @@ class PlaneSource {
         first = LevelPairs(quad(0), a_.levels);
         second = LevelPairs(quad(1), a_.levels);
       } else {
-        const uint32_t minus_zero = MinusZero<Arithmetic>(grid_.Zero(words.grid, row));
+        const uint32_t minus_zero = MinusZero<Arithmetic>(GroupGrid::Zeros(words.grid, bits_ <= 4), row);
         first = QuadPairs<Arithmetic>(quad(0), minus_zero);
         second = QuadPairs<Arithmetic>(quad(1), minus_zero);
       }
@@ -115,7 +118,7 @@ class PlaneSource {
 
   const Args& a_;
   GroupGrid grid_;
-  const int block_bytes_;
+  const int bits_;
   const uint8_t* low_;
   PlaneWidths widths_ = {0, 0};
   int high_offset_ = 0, low_shift_ = 0, high_shift_ = 0;

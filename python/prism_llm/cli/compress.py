@@ -16,6 +16,7 @@ from .output import print_json, progress, quiet_transformers, size, stdout
 logger = logging.getLogger("prism_llm.cli")
 
 _NONE = "default: the method's"
+_MOST_WARNINGS = 5
 
 
 def compress(
@@ -181,7 +182,17 @@ def compress(
         f"{result['bits_per_weight']:.3f} bits per weight, {result['seconds']:.1f} s",
         markup=False,
     )
+    for warning in _warnings(result["report"]):
+        console.print(f"  {warning}", markup=False)
     console.print(f"next: prism eval {result['output']} --against {source}", markup=False)
+
+
+def _warnings(report: Any) -> list[str]:
+    """Of the linears: where less was done than asked, and where factors are larger than their matrix."""
+    noted = [(x["fqn"], note) for x in (report or {}).get("linears", []) for note in x["notes"]]
+    found = [f"{fqn}: {note}" for fqn, note in noted if note.startswith("fallback") or " are larger than " in note]
+    rest = [f"and {len(found) - _MOST_WARNINGS} more such notes in the report"] if len(found) > _MOST_WARNINGS else []
+    return found[:_MOST_WARNINGS] + rest
 
 
 def _recipe(path: Path | None, method: str | None, changes: dict[str, Any]) -> Any:

@@ -178,11 +178,21 @@ def _norm_pairs(adapter: DecoderAdapter, index: int, probe: CapturedInputs) -> I
 
 
 def _is_exact(adapter: DecoderAdapter, index: int, probe: CapturedInputs, pair: _Pair) -> bool:
-    """Whether the block stays the same under factors 1/2, 1 and 2; finds out how a norm uses its weight."""
+    """Whether the block stays the same under factors 1/2, 1 and 2; finds out how a norm uses its weight. No pair is
+    exact with a consumer that the probe does not reach, as an expert may be."""
     hidden, call = probe.hidden[0], probe.calls[0][index]
+    reached: set[str] = set()
+    handles = [
+        consumer.register_forward_pre_hook(lambda module, args, name=name: reached.add(name))
+        for name, consumer in pair.consumers.items()
+    ]
     changed = [p for m in (pair.producer, *pair.consumers.values()) for p in m.parameters(recurse=False)]
     kept = [p.detach().clone() for p in changed]
     before = adapter.run_block(index, hidden, call).clone()
+    for handle in handles:
+        handle.remove()
+    if reached != set(pair.consumers):
+        return False
     factor = 2.0 ** (torch.arange(pair.channels, device=before.device) % 3 - 1).float()
     for offset in (0.0,) if isinstance(pair.producer, nn.Linear) else (0.0, 1.0):
         pair.offset = offset

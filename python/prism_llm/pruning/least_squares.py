@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 #: Tokens per input below which the solution fits the calibration text rather than the layer.
-LEAST_TOKENS_PER_INPUT = 4
+LEAST_TOKENS_PER_INPUT = 2
 MAX_ITERATIONS = 500
 _TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
 # The recurrence drifts from the true residual by rounding; within this factor both mean the same.
@@ -112,7 +112,8 @@ def _solve(
 def enough_tokens(tokens: int, in_features: int) -> bool:
     """Whether least squares over so many calibration tokens describes the layer and not its calibration text.
 
-    With fewer than about one token per input it is worse than no update at all, and below a few it loses to the sweep.
+    On held-out tokens of a synthetic layer (192 inputs, half of the weights pruned) it lost to no update at all with
+    one token per input, as did the sweep, and beat both with two and more.
     """
     return tokens >= LEAST_TOKENS_PER_INPUT * in_features
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from prism_kernels import ops
+from prism_kernels.reference.codebooks import levels
 
 from ..calibration import InputStatistics
 
@@ -132,8 +133,6 @@ def decode(
     codes: Tensor, scale: Tensor, zero: Tensor, column_scale: Tensor, *, group_size: int, codebook: str = "uniform"
 ) -> Tensor:
     """float32 [n, k] of unpacked codes u8 [n, k], scale bf16 [n, G], zero u8 [n, G] ([n, 0] for a codebook)."""
-    from prism_kernels.reference.codebooks import levels
-
     group = torch.arange(codes.shape[1], device=codes.device) // group_size
     steps = (
         codes.float() - zero.float()[:, group] if codebook == "uniform" else levels(codebook, codes.device)[codes.int()]

@@ -3,6 +3,7 @@
 #include "cuda/dual_shift_linear.cuh"
 
 #include "cpu/dual_shift_unpack.h"
+#include "cuda/common/panel_codes.cuh"
 #include "cuda/common/panel_mma_plan.cuh"
 #include "cuda/quantize_activations.cuh"
 #include "quad_linear_cases.h"
@@ -141,9 +142,23 @@ void TestQuantized(const Case& c) {
   Check(c, p, true, activation, "quantized");
 }
 
+void TestReciprocal() {
+  const auto check = [](int64_t block, int64_t length) {
+    const uint64_t product = (2 * static_cast<uint64_t>(block) + 1) * cuda::GroupReciprocal(length);
+    PRISM_CHECK(static_cast<int64_t>(product >> 32) == block / length, "%ld / %ld", block, length);
+  };
+  for (int64_t length = 1; length < 300; ++length) {
+    for (int64_t block = 0; block < 1000; ++block) check(block, length);
+    const int64_t last = (cuda::kGroupReciprocalLimit - 1) / length;
+    for (int64_t block = last - last % length - 1; block <= last; ++block) check(block, length);
+  }
+  for (int64_t block = 0; block < 32768; ++block) check(block, 32767);
+}
+
 }  // namespace
 
 int main() {
+  TestReciprocal();
   constexpr DType kBf16 = DType::kBFloat16, kFp16 = DType::kFloat16, kFp32 = DType::kFloat32;
   constexpr struct {
     int bits;
