@@ -91,10 +91,13 @@ __device__ Grid StartGroup(const ObsSweepArgs& a, const Rows& rows, int64_t j, f
   return grid;
 }
 
-// Columns to the right of a strip take its errors, in their order.
+// Columns [from, b), to the right of a strip of kCount, take its errors in their order.
 template <int kCount>
-__device__ void Subtract(const Rows& rows, const float (&error)[kStrip], int64_t from, int64_t b) {
+__device__ void Subtract(const Rows& rows, int64_t from, int64_t b) {
   float* current = rows.current + threadIdx.x;
+  float error[kCount];
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) error[i] = rows.error[(from - kCount + i) * kStride + threadIdx.x];
   for (int64_t c = from; c < b; ++c) {
     float value = current[c * kStride];
 #pragma unroll
@@ -103,12 +106,12 @@ __device__ void Subtract(const Rows& rows, const float (&error)[kStrip], int64_t
   }
 }
 
-// Column c, the k-th of its strip, becomes final; returns its error.
-__device__ float Settle(const ObsSweepArgs& a, const Rows& rows, int64_t c, int k, const float (&error)[kStrip],
-                        Grid grid, float maxq) {
+// Column c, the k-th of its strip, becomes final. Errors of the strip are read again: divisions are calls, and registers
+// that live across them would be spilled.
+__device__ void Settle(const ObsSweepArgs& a, const Rows& rows, int64_t c, int64_t k, Grid grid, float maxq) {
   const int64_t at = c * kStride + threadIdx.x;
   float value = rows.current[at];
-  for (int i = 0; i < k; ++i) value -= error[i] * rows.factor[c * kStrip + i];
+  for (int64_t i = 0; i < k; ++i) value -= rows.error[at - (k - i) * kStride] * rows.factor[c * kStrip + i];
   const bool kept = rows.kept[at] != 0;
   float result = value;
   if (a.bits > 0) {
@@ -118,10 +121,8 @@ __device__ float Settle(const ObsSweepArgs& a, const Rows& rows, int64_t c, int 
     result = (static_cast<float>(code) - zero) * scale * column;
   }
   result = kept ? result : 0.0f;
-  const float own = (value - result) / rows.factor[c * kStrip + k];
   rows.current[at] = result;
-  rows.error[at] = own;
-  return own;
+  rows.error[at] = (value - result) / rows.factor[c * kStrip + k];
 }
 
 __device__ void Sweep(const ObsSweepArgs& a, const Rows& rows) {
@@ -139,21 +140,18 @@ __device__ void Sweep(const ObsSweepArgs& a, const Rows& rows) {
       for (int64_t c = i + threadIdx.x; c < a.b; c += kRows) rows.factor[c * kStrip + i - j] = a.factor[i * a.b + c];
     }
     __syncwarp();
-    float error[kStrip] = {0, 0, 0, 0};
-#pragma unroll
-    for (int k = 0; k < kStrip; ++k) {
-      if (j + k < end) error[k] = Settle(a, rows, j + k, k, error, grid, maxq);
-    }
+    for (int64_t c = j; c < end; ++c) Settle(a, rows, c, c - j, grid, maxq);
     switch (end - j) {
-      case 1: Subtract<1>(rows, error, end, a.b); break;
-      case 2: Subtract<2>(rows, error, end, a.b); break;
-      case 3: Subtract<3>(rows, error, end, a.b); break;
-      default: Subtract<4>(rows, error, end, a.b); break;
+      case 1: Subtract<1>(rows, end, a.b); break;
+      case 2: Subtract<2>(rows, end, a.b); break;
+      case 3: Subtract<3>(rows, end, a.b); break;
+      default: Subtract<4>(rows, end, a.b); break;
     }
   }
 }
 
-__global__ void __launch_bounds__(kRows) ObsSweepKernel(const ObsSweepArgs a) {
+// 16 blocks: with more registers to hand out, the compiler spills around the calls that divisions are.
+__global__ void __launch_bounds__(kRows, 16) ObsSweepKernel(const ObsSweepArgs a) {
   PRISM_DYNAMIC_SMEM(shared);
   const Rows rows(a.workspace != nullptr ? a.workspace + blockIdx.x * BlockBytes(a.b) : shared, a.b);
   const int64_t first = static_cast<int64_t>(blockIdx.x) * kRows, count = min(static_cast<int64_t>(kRows), a.n - first);
