@@ -123,7 +123,7 @@ __global__ void StartKernel(const SinkhornArgs args) {
 }
 
 template <class T, int kVectors, bool kPrism>
-__global__ void __launch_bounds__(kMostThreads) SumKernel(const SinkhornArgs args, const SumShape shape) {
+__global__ void __launch_bounds__(kMostThreads, 1) SumKernel(const SinkhornArgs args, const SumShape shape) {
   PRISM_DYNAMIC_SMEM(shared);
   static_assert(sizeof(SinkhornMatrix<T>) <= kMatrixBytes);
   auto* a = reinterpret_cast<SinkhornMatrix<T>*>(shared);
