@@ -128,9 +128,9 @@ __global__ void CsrArrangeKernel(const void* x, DType dtype, int64_t m, int64_t 
 }
 
 // Grid: x: rows, y: groups of tokens.
+// Two blocks at least: with another bound one architecture or the other spills around a call.
 template <DType kDType, bool kWideColumns, int kCount, bool kShared>
-// Four blocks: with more registers to hand out, sm_80 spills around a call.
-__global__ void __launch_bounds__(kThreads, 4) CsrLinearKernel(CsrRows w, CsrLinearArgs a, bool aligned) {
+__global__ void __launch_bounds__(kThreads, 2) CsrLinearKernel(CsrRows w, CsrLinearArgs a, bool aligned) {
   PRISM_DYNAMIC_SMEM(shared);
   const float* x = a.workspace + blockIdx.y * w.k * kCount;
   if constexpr (kShared) {
