@@ -67,7 +67,7 @@ KERNELS = {
     "TopkFillKernel": Expected(40),
     "BlockScoresKernel": Expected(40),
     "CsrArrangeKernel": Expected(48),
-    "CsrLinearKernel": Expected(96, (r"LDG\.E.*128",)),
+    "CsrLinearKernel": Expected(128, (r"LDG\.E.*128",)),
     "CsrUnpackKernel": Expected(64, (r"STG\.E.*128",)),
     "TieredMmaKernel": Expected(96, (r"HMMA\.16816", r"LDGSTS\.E.*128", r"LDG\.E.*128")),
     "TieredPlainKernel": Expected(64),
