@@ -38,7 +38,8 @@ def compress(
     ] = None,
     scope: Annotated[str | None, typer.Option(help=f"Sparsity counts per row, matrix, or global; {_NONE}.")] = None,
     permute: Annotated[
-        str | None, typer.Option(help="Order of input channels for n:m patterns: none, heuristic, or lsa (needs scipy).")
+        str | None,
+        typer.Option(help="Order of input channels for n:m patterns: none, heuristic, or lsa (needs scipy)."),
     ] = None,
     ratios: Annotated[
         str | None, typer.Option(help="Sparsity of blocks: uniform, or owl (denser where outliers are).")
