@@ -41,7 +41,10 @@ def test_kernels_are_clean(environment):
         ["cmake", "--build", TREE, "--parallel", "2"], check=True, env=environment, stdout=subprocess.DEVNULL
     )
     result = subprocess.run(
-        ["ctest", "--test-dir", TREE, "--output-on-failure"], capture_output=True, text=True, env=environment
+        ["ctest", "--test-dir", TREE, "--output-on-failure", "--parallel", "2"],
+        capture_output=True,
+        text=True,
+        env=environment,
     )
     assert result.returncode == 0, result.stdout[-4000:]
     assert "100% tests passed" in result.stdout
