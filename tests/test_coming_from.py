@@ -70,5 +70,6 @@ def test_every_command_parses(command, monkeypatch, tmp_path):
 
 
 FACTS = {
-    "output": "out", "compressed_linears": 1, "compressed_bytes": 1, "bits_per_weight": 1.0, "seconds": 1.0, "report": {},
+    "output": "out", "compressed_linears": 1, "compressed_bytes": 1, "bits_per_weight": 1.0, "seconds": 1.0,
+    "report": {},
 }  # fmt: skip
