@@ -105,11 +105,38 @@ def test_the_packing_is_derived_once_and_never_stored(module_class, generator, d
     assert all(torch.equal(state[name], t) for name, t in module.state_dict().items())
     held = module.packed.nbytes + module.packed_columns.nbytes
     if module_class is Sparse24DualShiftLinear:
-        held += module.nbytes + module.panel_offsets.nbytes
+        held += module.scale.nbytes + module.zero.nbytes + module.column_scale.nbytes
     assert module.resident_nbytes == held
     assert module.nbytes == module.packed_weight().nbytes
     twin = copy.deepcopy(module)
     assert torch.equal(twin.packed, packed) and twin.packed is not packed
+
+
+@pytest.mark.parametrize(("module_class", "bits"), [(Sparse24Linear, 9.0), (Sparse24DualShiftLinear, 3.375)])
+def test_one_representation_is_resident(module_class, bits, generator, device_packing):
+    module = make(module_class, generator, bias=False, n=256, k=256)
+    assert 8 * module.resident_nbytes / (256 * 256) == bits
+    assert module.resident_nbytes == module.nbytes
+    module._unpack()
+    assert module.resident_nbytes == module.nbytes + module.panel_offsets.nbytes
+
+
+def test_activation_bits_choose_what_is_held(generator, device_packing):
+    module = make(Sparse24DualShiftLinear, generator)
+    state = {name: t.clone() for name, t in module.state_dict().items()}
+    packed = module.packed
+    module.activation_bits = 8
+    assert not module.is_packed and module.resident_nbytes == module.nbytes + module.panel_offsets.nbytes
+    assert all(torch.equal(state[name], t) for name, t in module.state_dict().items())
+    module.to(torch.float64).activation_bits = None
+    assert torch.equal(module.packed, packed) and module.bitmap is None
+    assert Sparse24DualShiftLinear(module.packed_weight(), activation_bits=8).packed is None
+
+
+def test_decoded_codes_equal_the_bitmaps(generator, device_packing):
+    module = make(Sparse24DualShiftLinear, generator, n=37, k=201, group_size=32)
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        assert torch.equal(module.decode(dtype), module.packed_weight().to_dense(dtype))
 
 
 @pytest.mark.parametrize("module_class", CLASSES)
