@@ -15,10 +15,11 @@ from prism_kernels.swap import matches, replace_module, select_linears
 from ..calibration import CalibrationError, InputStatistics, StatisticsCollector
 from ..models import CapturedInputs, DecoderAdapter, evaluation_mode, expose_linears
 from ..pruning import HessianSolver, require_solver
-from .allocation import Allocation, allocate, least_pruned, require_pruned_as_named
+from .allocation import Allocation, allocate
 from .folding import fold_permutations
 from .layer import compress_weight, without_calibration
 from .low_rank import compress_low_rank, low_rank_names
+from .promise import require_pruned_as_named, rounding_note
 from .recipe import Recipe
 from .report import CompressionReport, LinearReport, relative_error
 from .scale_folding import fold_column_scales
@@ -192,8 +193,9 @@ def _compress_linear(
     if unseen:
         result.notes.append("no calibration token reached it: score magnitude, no compensation")
     if result.mask is not None:
-        named = least_pruned(result.recipe, result.packed.shape) if pruned is None else pruned
-        require_pruned_as_named(name, result.packed, result.pruned if recipe.tiers is not None else named)
+        given = result.pruned if recipe.tiers is not None else pruned
+        require_pruned_as_named(name, result.packed, result.recipe, given)
+        result.notes += [] if given is not None else rounding_note(result.recipe, result.packed.shape)
     module = result.module(linear.bias).train(linear.training)
     replace_module(model, name, module)
     seconds = time.perf_counter() - started
