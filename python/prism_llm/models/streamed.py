@@ -1,13 +1,13 @@
-"""A model of which only the embedding, the head and chosen blocks are in memory; blocks come from safetensors files."""
+"""A model of which only what is in use is in memory: its blocks, and what lies outside, come from safetensors files."""
 
 from __future__ import annotations
 
 import ctypes
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from prism_kernels.nn import PackedLinear
 from .adapter import DecoderAdapter
 from .linears import has_hidden_linears
 from .loading import not_found
+from .safetensors_file import SafetensorsFile
 from .skeleton import build_skeleton, restore_buffers
 
 _FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
@@ -30,6 +31,7 @@ class CheckpointTensors:
     """The tensors of a folder of safetensors files, read one by one into memory of their own."""
 
     def __init__(self, folder: Path) -> None:
+        self._files: dict[Path, SafetensorsFile] = {}
         index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
         if index.is_file():
             files = json.loads(index.read_text("utf-8"))["weight_map"]
@@ -43,28 +45,18 @@ class CheckpointTensors:
         return name in self._file_of
 
     def shape(self, name: str) -> tuple[int, ...]:
-        with self._open(self._file_of[name]) as file:
-            return tuple(file.get_slice(name).get_shape())
+        return self._open(self._file_of[name]).shape(name)
 
-    def read(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """Copies, so that the pages of the files can leave memory."""
-        by_file: dict[Path, list[str]] = {}
-        for name in names:
-            by_file.setdefault(self._file_of[name], []).append(name)
-        tensors: dict[str, Tensor] = {}
-        for path, wanted in by_file.items():
-            with self._open(path) as file:
-                tensors |= {name: file.get_tensor(name).clone() for name in wanted}
-        return tensors
+    def read(self, name: str) -> Tensor:
+        return self._open(self._file_of[name]).read(name)
 
     def _names(self, path: Path) -> list[str]:
-        with self._open(path) as file:
-            return list(file.keys())
+        return self._open(path).names
 
-    def _open(self, path: Path) -> Any:
-        from safetensors import safe_open
-
-        return safe_open(path, framework="pt")
+    def _open(self, path: Path) -> SafetensorsFile:
+        if path not in self._files:
+            self._files[path] = SafetensorsFile(path)
+        return self._files[path]
 
 
 class StreamedModel:
@@ -75,10 +67,11 @@ class StreamedModel:
         dtype: of the weights, or "auto" for the checkpoint's.
         device: where loaded tensors go.
         keep_blocks: whether `release` leaves a block in memory.
-        on_tensors: receives {name: tensor} of everything outside packed linears, if `keep_blocks` is False.
+        on_tensors: receives {name: tensor} of everything outside packed linears, if `keep_blocks` is False. What lies
+            outside the blocks is handed over at once, tensor by tensor, and then in memory only within `outside`.
 
     Attributes:
-        model: everything outside the decoder blocks is loaded.
+        model: everything outside the decoder blocks is loaded, unless handed over.
 
     Raises:
         NotStreamable: names or shapes of the checkpoint are not the model's, or a feature of the model needs loading
@@ -100,15 +93,24 @@ class StreamedModel:
         self._device, self._keep = device, keep_blocks
         self.model = _skeleton_for(folder, dtype)
         self._names = _match_names(self.model, self._tensors)
+        self._lent: list[str] = []
         self._begin(on_tensors)
         try:
             restore_buffers(self.model, device)
         except ValueError as error:
             raise NotStreamable(str(error)) from error
-        self._materialize([name for name in self._names if not self._in_block(name)])
-        self.model.tie_weights()  # type: ignore[operator]
         _load_generation_config(self.model, folder)
-        self._emit_outside_blocks()
+        outside = [name for name in self._names if not self._in_block(name)]
+        if on_tensors is None or keep_blocks:
+            self._materialize(outside)
+            self.model.tie_weights()  # type: ignore[operator]
+            self._emit_outside_blocks()
+            return
+        shared = self._shared_with_blocks()
+        self._materialize([name for name in outside if name in shared])
+        self._lent = [name for name in outside if name not in shared]
+        for name in outside:
+            on_tensors({name: self._place(name)[2].detach() if name in shared else self._read(name)})
 
     @classmethod
     def around(
@@ -120,7 +122,7 @@ class StreamedModel:
     ) -> StreamedModel:
         """The same face over a model that is in memory as a whole."""
         streamed = cls.__new__(cls)
-        streamed.model, streamed._tensors, streamed._keep = model, None, keep_blocks
+        streamed.model, streamed._tensors, streamed._keep, streamed._lent = model, None, keep_blocks, []
         streamed._begin(on_tensors)
         streamed._emit_outside_blocks()
         return streamed
@@ -130,6 +132,22 @@ class StreamedModel:
         prefix = self._adapter.prefixes[index]
         if self._tensors is not None:
             self._materialize([n for n in self._names if n.startswith(f"{prefix}.") and self._place(n)[2].is_meta])
+
+    @contextmanager
+    def outside(self) -> Iterator[None]:
+        """Brings what lies outside the blocks into memory, except the head, where it is not kept there."""
+        head = self.model.get_output_embeddings()  # type: ignore[operator]
+        embedding = self.model.get_input_embeddings()  # type: ignore[operator]
+        tied = head is None or getattr(head, "weight", None) is embedding.weight
+        names = [name for name in self._lent if tied or self._place(name)[0] is not head]
+        self._materialize(names)
+        self._tie()
+        try:
+            yield
+        finally:
+            self._drop(names)
+            self._tie()
+            _return_free_memory()
 
     def release(self, index: int) -> None:
         """Hands the tensors of a block outside packed linears to `on_tensors` and drops the block, unless kept."""
@@ -144,12 +162,7 @@ class StreamedModel:
         if self._tensors is None:
             return
         prefix = self._adapter.prefixes[index]
-        for name in [n for n in self._names if n.startswith(f"{prefix}.")]:
-            module, leaf, place = self._place(name)
-            if isinstance(place, nn.Parameter):
-                module._parameters[leaf] = nn.Parameter(place.to("meta"), requires_grad=place.requires_grad)
-            else:
-                module._buffers[leaf] = place.to("meta")
+        self._drop([n for n in self._names if n.startswith(f"{prefix}.")])
         _return_free_memory()
 
     def _begin(self, on_tensors: Callable[[dict[str, Tensor]], object] | None) -> None:
@@ -185,16 +198,34 @@ class StreamedModel:
         module = self.model.get_submodule(module_name)
         return module, leaf, getattr(module, leaf)
 
-    def _materialize(self, names: list[str]) -> None:
+    def _read(self, name: str) -> Tensor:
         assert self._tensors is not None
-        stored = self._tensors.read(self._names[name] for name in names)
+        return self._tensors.read(self._names[name]).to(device=self._device, dtype=self._place(name)[2].dtype)
+
+    def _materialize(self, names: list[str]) -> None:
         for name in names:
-            module, leaf, place = self._place(name)
-            tensor = stored.pop(self._names[name]).to(device=self._device, dtype=place.dtype)
-            if isinstance(place, nn.Parameter):
-                module._parameters[leaf] = nn.Parameter(tensor, requires_grad=place.requires_grad)
-            else:
-                module._buffers[leaf] = tensor
+            self._put(name, self._read(name))
+
+    def _drop(self, names: list[str]) -> None:
+        for name in names:
+            self._put(name, self._place(name)[2].to("meta"))
+
+    def _put(self, name: str, tensor: Tensor) -> None:
+        module, leaf, place = self._place(name)
+        if isinstance(place, nn.Parameter):
+            module._parameters[leaf] = nn.Parameter(tensor, requires_grad=place.requires_grad)
+        else:
+            module._buffers[leaf] = tensor
+
+    def _tie(self) -> None:
+        if self._lent:
+            self.model.tie_weights()  # type: ignore[operator]
+
+    def _shared_with_blocks(self) -> set[str]:
+        """Names outside the blocks whose tensors blocks read as well."""
+        tensors = self.model.state_dict(keep_vars=True)
+        inside = {id(tensor) for name, tensor in tensors.items() if self._in_block(name)}
+        return {name for name, tensor in tensors.items() if not self._in_block(name) and id(tensor) in inside}
 
 
 def _local_folder(source: str) -> Path:

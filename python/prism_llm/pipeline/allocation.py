@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -73,21 +74,19 @@ def _owl(
     hidden, counted = list(inputs.hidden), {}
     for index, linears in enumerate(plan):
         store.load(index)
-        following: list[Tensor] = []
 
-        def forward(h: Tensor, batch: int, index: int = index, following: list[Tensor] = following) -> None:
-            following.append(adapter.run_block(index, h, inputs.calls[batch][index]))
+        def forward(batch: int, index: int = index) -> None:
+            hidden[batch] = adapter.run_block(index, hidden[batch], inputs.calls[batch][index])
 
         if linears:
             collector = StatisticsCollector(linears, max_tokens=recipe.max_tokens, optional=experts)
-            collector.run(lambda h=h, b=b: forward(h, b) for b, h in enumerate(hidden))  # type: ignore[misc]
+            collector.run(partial(forward, batch) for batch in range(len(hidden)))
             known, silent = collector.statistics, torch.zeros(())  # an expert without tokens has no outliers
             layers = [(m.weight.detach(), known[n].norms if n in known else silent) for n, m in linears.items()]
             counted[index] = count_outliers(layers, recipe.owl_threshold)
         else:
-            for batch, h in enumerate(hidden):
-                forward(h, batch)
-        hidden = following
+            for batch in range(len(hidden)):
+                forward(batch)
         store.unload(index)
     sparsities = dict(
         zip(counted, owl_sparsities([*counted.values()], recipe.sparsity, recipe.owl_lambda), strict=True)
