@@ -153,9 +153,9 @@ def _compress_block(
         for name in group:
             linear, map_ = linears[name], tiers.get(name)
             pruned = allocation(name, linear.weight) if name in prunable else None
-            own, notes = recipe if name in factored else _without_factors(recipe), []
+            own, notes = recipe if name in factored else _without_factors(recipe), allocation.notes_of(name)
             if name in folded:
-                own, notes = own.replace(permute="none"), [folded[name]]
+                own, notes = own.replace(permute="none"), [*notes, folded[name]]
             if name in scaled and own.bits is not None:
                 own, notes = own.replace(sparsity=own.sparsity, scale="none", fold=False), [*notes, scaled[name]]
             modules[name] = _compress_linear(
