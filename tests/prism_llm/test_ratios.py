@@ -141,6 +141,62 @@ def test_owl_follows_the_outliers_of_each_block():
     assert all(max(s) - min(s) < 0.01 for s in by_block.values())
 
 
+def model_with_idle_experts(layers=3):
+    """A router that sends every token to the same two of four experts."""
+    model = tiny_model("mixtral", layers=layers)
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.mlp.gate.weight.zero_()
+    return model
+
+
+@pytest.mark.parametrize("method", ["wanda", "sparsegpt", "prism"])
+def test_owl_gives_experts_without_tokens_the_ratio_of_their_block(method):
+    recipe = Recipe.from_preset(method, ratios="owl", owl_threshold=3.0, sparsity=0.6)
+    report = compress_(model_with_idle_experts(), recipe, tokens(2, 24))
+    assert sum(pruned_counts(report).values()) == int(report.weights * 0.6)
+    by_block = [[x for x in report.linears if f"layers.{i}." in x.fqn] for i in range(3)]
+    assert len({round(block[0].sparsity, 2) for block in by_block}) > 1
+    for block in by_block:
+        idle = [x for x in block if x.tokens == 0]
+        assert len(idle) == 4 and all("experts" in x.fqn and x.method.startswith("magnitude") for x in idle)
+        assert max(x.sparsity for x in block) - min(x.sparsity for x in block) < 0.01
+        for x in idle:
+            assert "no outliers known: the sparsity of its block's others" in x.notes
+            assert any(note.startswith("no calibration token reached it") for note in x.notes)
+        assert not any("no outliers known" in note for x in block if x.tokens for note in x.notes)
+
+
+def test_idle_experts_do_not_change_what_owl_gives_the_others():
+    """The share of outliers is that of the weights whose scores are known."""
+    spread = [OutlierCount(100, 10), OutlierCount(100, 20), OutlierCount(100, 40)]
+    idle = [OutlierCount(100, 10, 50), OutlierCount(100, 20, 50), OutlierCount(100, 40, 50)]
+    assert owl_sparsities(spread, 0.5, 0.1) == pytest.approx(owl_sparsities(idle, 0.5, 0.1))
+    uneven = [OutlierCount(100, 10, 900), OutlierCount(100, 20), OutlierCount(100, 40)]
+    found = owl_sparsities(uneven, 0.5, 0.1)
+    assert found[0] > found[1] > found[2]
+    assert sum(s * (b.weights + b.unseen) for s, b in zip(found, uneven, strict=True)) == pytest.approx(0.5 * 1200)
+
+
+def test_a_block_without_any_token_has_the_sparsity_of_the_recipe():
+    found = owl_sparsities([OutlierCount(100, 10), OutlierCount(0, 0, 70), OutlierCount(100, 40)], 0.5, 0.1)
+    assert found == pytest.approx([0.6, 0.5, 0.4])
+    assert owl_sparsities([OutlierCount(0, 0, 70)], 0.5, 0.1) == [0.5]
+    idle = [e for e in range(4) if e not in routed_experts()]
+    recipe = Recipe.from_preset(
+        "wanda", ratios="owl", targets=[rf"re:.*layers\.1\..*_proj\.{idle[0]}", r"re:.*layers\.[02]\..*_proj\.\d"]
+    )
+    report = compress_(model_with_idle_experts(), recipe, tokens(2, 24))
+    alone = [x for x in report.linears if "layers.1." in x.fqn]
+    assert len(alone) == 2 and all(abs(x.sparsity - 0.5) < 0.01 for x in alone)
+    assert all("no outliers known: the sparsity of the recipe" in x.notes for x in alone)
+
+
+def routed_experts():
+    report = compress_(model_with_idle_experts(1), "wanda", tokens(2, 24))
+    return {int(x.fqn.rsplit(".", 1)[1]) for x in report.linears if "experts" in x.fqn and x.tokens}
+
+
 @pytest.mark.parametrize("fields", RECIPES[:2])
 def test_streaming_gives_the_same(tmp_path, fields):
     model = tiny_model("llama", dtype=torch.bfloat16)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -15,8 +17,23 @@ from ..models import CapturedInputs, DecoderAdapter
 from ..pruning import GlobalThreshold, Pattern, count_outliers, exact_counts, owl_sparsities, pruned_by
 from .recipe import Recipe
 
-#: How many weights of the linear `name` with that weight go; None leaves it to the recipe. Asked once for each.
-Allocation = Callable[[str, Tensor], int | None]
+
+@dataclass(frozen=True)
+class Allocation:
+    """How many weights of the linear `name` with that weight go; None leaves it to the recipe. Asked once for each.
+
+    `notes` are for the report, by name.
+    """
+
+    count: Callable[[str, Tensor], int | None]
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+    def __call__(self, name: str, weight: Tensor) -> int | None:
+        return self.count(name, weight)
+
+    def notes_of(self, name: str) -> list[str]:
+        return [self.notes[name]] if name in self.notes else []
+
 
 Plan = Sequence[Mapping[str, nn.Linear]]
 
@@ -45,7 +62,7 @@ def allocate(
         if inputs is None:
             raise ValueError("allocate: inputs must be given for ratios owl, got None")
         return _owl(adapter, plan, recipe, inputs, store, experts)
-    return lambda name, weight: None
+    return Allocation(lambda name, weight: None)
 
 
 def _global(plan: Plan, recipe: Recipe, store: BlockSource) -> Allocation:
@@ -58,7 +75,7 @@ def _global(plan: Plan, recipe: Recipe, store: BlockSource) -> Allocation:
                 threshold.add(linear.weight)
             store.unload(index)
         threshold.end_pass()
-    return lambda name, weight: threshold.pruned(weight)
+    return Allocation(lambda name, weight: threshold.pruned(weight))
 
 
 def _owl(
@@ -69,25 +86,30 @@ def _owl(
     store: BlockSource,
     experts: set[str],
 ) -> Allocation:
-    """Counts by OWL from the dense model's own activations, as the original."""
+    """Counts by OWL from the dense model's own activations, as the original.
+
+    Experts that no token reached have no scores: they get the ratio that the others of their block give, or the
+    recipe's where no linear of the block was reached."""
     hidden, counted = list(inputs.hidden), {}
+    notes: dict[str, str] = {}
     for index, linears in enumerate(plan):
         store.load(index)
-        following: list[Tensor] = []
 
-        def forward(h: Tensor, batch: int, index: int = index, following: list[Tensor] = following) -> None:
-            following.append(adapter.run_block(index, h, inputs.calls[batch][index]))
+        def forward(batch: int, index: int = index) -> None:
+            hidden[batch] = adapter.run_block(index, hidden[batch], inputs.calls[batch][index])
 
         if linears:
             collector = StatisticsCollector(linears, max_tokens=recipe.max_tokens, optional=experts)
-            collector.run(lambda h=h, b=b: forward(h, b) for b, h in enumerate(hidden))  # type: ignore[misc]
-            known, silent = collector.statistics, torch.zeros(())  # an expert without tokens has no outliers
-            layers = [(m.weight.detach(), known[n].norms if n in known else silent) for n, m in linears.items()]
-            counted[index] = count_outliers(layers, recipe.owl_threshold)
+            collector.run(partial(forward, batch) for batch in range(len(hidden)))
+            known = collector.statistics
+            layers = [(linears[name].weight.detach(), known[name].norms) for name in linears if name in known]
+            unseen = [linear.weight.numel() for name, linear in linears.items() if name not in known]
+            counted[index] = count_outliers(layers, recipe.owl_threshold, unseen=sum(unseen))
+            whose = "its block's others" if layers else "the recipe"
+            notes |= {name: f"no outliers known: the sparsity of {whose}" for name in linears if name not in known}
         else:
-            for batch, h in enumerate(hidden):
-                forward(h, batch)
-        hidden = following
+            for batch in range(len(hidden)):
+                forward(batch)
         store.unload(index)
     sparsities = dict(
         zip(counted, owl_sparsities([*counted.values()], recipe.sparsity, recipe.owl_lambda), strict=True)
@@ -99,7 +121,7 @@ def _owl(
     }
     total = int(sum(weights for weights, _ in shares.values()) * recipe.sparsity)
     counts = exact_counts(shares, total)
-    return lambda name, weight: counts[name]
+    return Allocation(lambda name, weight: counts[name], notes)
 
 
 def least_pruned(recipe: Recipe, shape: tuple[int, int]) -> int:

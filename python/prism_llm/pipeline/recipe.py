@@ -40,7 +40,7 @@ class Recipe(BaseModel):
             or "lsa" (linear sum assignment, from there; needs scipy). Made by the producing linears where they can,
             else by an index that is stored with the weight.
         ratios: "uniform", or "owl": blocks with more outliers stay denser (arXiv 2310.05175), and the mean over all
-            chosen weights stays `sparsity`. Unstructured only.
+            chosen weights stays `sparsity`; experts that no token reached follow their block. Unstructured only.
         owl_threshold: M, times the mean score of a block: what is above is an outlier.
         owl_lambda: half the range of the blocks' sparsities.
         score: what ranks weights: "magnitude", "wanda", "wanda_variant" (shares of a row's sum, which imply the scope
