@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -90,14 +91,13 @@ def _owl(
     notes: dict[str, str] = {}
     for index, linears in enumerate(plan):
         store.load(index)
-        following: list[Tensor] = []
 
-        def forward(h: Tensor, batch: int, index: int = index, following: list[Tensor] = following) -> None:
-            following.append(adapter.run_block(index, h, inputs.calls[batch][index]))
+        def forward(batch: int, index: int = index) -> None:
+            hidden[batch] = adapter.run_block(index, hidden[batch], inputs.calls[batch][index])
 
         if linears:
             collector = StatisticsCollector(linears, max_tokens=recipe.max_tokens, optional=experts)
-            collector.run(lambda h=h, b=b: forward(h, b) for b, h in enumerate(hidden))  # type: ignore[misc]
+            collector.run(partial(forward, batch) for batch in range(len(hidden)))
             known = collector.statistics
             layers = [(linears[name].weight.detach(), known[name].norms) for name in linears if name in known]
             unseen = [linear.weight.numel() for name, linear in linears.items() if name not in known]
@@ -105,9 +105,8 @@ def _owl(
             whose = "its block's others" if layers else "the recipe"
             notes |= {name: f"no outliers known: the sparsity of {whose}" for name in linears if name not in known}
         else:
-            for batch, h in enumerate(hidden):
-                forward(h, batch)
-        hidden = following
+            for batch in range(len(hidden)):
+                forward(batch)
         store.unload(index)
     sparsities = dict(
         zip(counted, owl_sparsities([*counted.values()], recipe.sparsity, recipe.owl_lambda), strict=True)
