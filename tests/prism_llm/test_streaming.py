@@ -17,8 +17,6 @@ from prism_llm.models.stored_tensors import NotStreamable
 from prism_llm.models.streamed import StreamedModel
 from prism_llm.pipeline import PRESETS
 
-RENAMED = set()
-
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
@@ -195,8 +193,40 @@ def test_callbacks_get_every_tensor_once(tmp_path, architecture, preset):
     tied = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
     assert got.keys() == expected.keys() - tied
     assert all(torch.equal(got[name], expected[name]) for name in got)
-    blocks = [tensor for name, tensor in result.model.state_dict().items() if ".layers." in name]
-    assert blocks and all(tensor.is_meta for tensor in blocks)
+    assert all(tensor.is_meta for tensor in result.model.state_dict().values())
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize(
+    ("preset", "changes"),
+    [
+        ("sinq", {"fold": True}),
+        ("wanda", {"ratios": "owl"}),
+        ("wanda", {"pattern": "2:4", "permute": "lsa"}),
+        ("magnitude", {"scope": "global"}),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else value,
+)
+def test_recipes_that_run_the_model_more_than_once(tmp_path, tied, preset, changes):
+    model = tiny_model("llama", tie_word_embeddings=tied)
+    model.save_pretrained(tmp_path)
+    got, ids = {}, tokens(4, 24)
+
+    def take(tensors):
+        got.update({name: tensor.clone() for name, tensor in tensors.items()})
+
+    def on_block(index, prefix, modules):
+        for fqn, module in modules.items():
+            take({f"{fqn}.{key}": value for key, value in module.state_dict().items()})
+
+    given = {} if preset in ("sinq", "magnitude") else {"calibration": ids}
+    result = compress(tmp_path, preset, on_block=on_block, on_tensors=take, keep_blocks=False, **given, **changes)
+    expected = compress(model, preset, **given, **changes).model.state_dict()
+    assert got.keys() == expected.keys() - ({"lm_head.weight"} if tied else set())
+    assert all(torch.equal(got[name], expected[name]) for name in got)
+    assert all(tensor.is_meta for tensor in result.model.state_dict().values())
+    ends = (result.model.get_input_embeddings().weight, result.model.get_output_embeddings().weight)
+    assert (ends[0] is ends[1]) == tied
 
 
 def test_dtype_and_generation_config_follow(checkpoint, tmp_path):

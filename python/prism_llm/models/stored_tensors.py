@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .safetensors_file import SafetensorsFile
+
 
 class NotStreamable(Exception):
     """The checkpoint cannot be read tensor by tensor into the model; says why."""
@@ -25,6 +27,7 @@ class StoredTensors:
     """The tensors of a folder of safetensors files, read one by one into memory of their own."""
 
     def __init__(self, folder: Path) -> None:
+        self._files: dict[Path, SafetensorsFile] = {}
         index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
         if index.is_file():
             files = json.loads(index.read_text("utf-8"))["weight_map"]
@@ -36,34 +39,19 @@ class StoredTensors:
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Of all tensors, from the headers alone."""
-        found: dict[str, tuple[int, ...]] = {}
-        for path, names in self._by_file(self._file_of).items():
-            with self._open(path) as file:
-                found |= {name: tuple(file.get_slice(name).get_shape()) for name in names}
-        return found
+        return {name: self._open(path).shape(name) for name, path in self._file_of.items()}
 
     def read(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """Copies, so that the pages of the files can leave memory."""
-        tensors: dict[str, Tensor] = {}
-        for path, wanted in self._by_file(names).items():
-            with self._open(path) as file:
-                tensors |= {name: file.get_tensor(name).clone() for name in wanted}
-        return tensors
-
-    def _by_file(self, names: Iterable[str]) -> dict[Path, list[str]]:
-        by_file: dict[Path, list[str]] = {}
-        for name in names:
-            by_file.setdefault(self._file_of[name], []).append(name)
-        return by_file
+        """The tensors by name."""
+        return {name: self._open(self._file_of[name]).read(name) for name in names}
 
     def _names(self, path: Path) -> list[str]:
-        with self._open(path) as file:
-            return list(file.keys())
+        return self._open(path).names
 
-    def _open(self, path: Path) -> Any:
-        from safetensors import safe_open
-
-        return safe_open(path, framework="pt")
+    def _open(self, path: Path) -> SafetensorsFile:
+        if path not in self._files:
+            self._files[path] = SafetensorsFile(path)
+        return self._files[path]
 
 
 @dataclass

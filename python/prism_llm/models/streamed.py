@@ -1,10 +1,11 @@
-"""A model of which only the embedding, the head and chosen blocks are in memory; blocks come from safetensors files."""
+"""A model of which only what is in use is in memory: its blocks, and what lies outside, come from safetensors files."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -31,10 +32,11 @@ class StreamedModel:
         dtype: of the weights, or "auto" for the checkpoint's.
         device: where loaded tensors go.
         keep_blocks: whether `release` leaves a block in memory.
-        on_tensors: receives {name: tensor} of everything outside packed linears, if `keep_blocks` is False.
+        on_tensors: receives {name: tensor} of everything outside packed linears, if `keep_blocks` is False. What lies
+            outside the blocks is handed over at once, tensor by tensor, and then in memory only within `outside`.
 
     Attributes:
-        model: everything outside the decoder blocks is loaded.
+        model: everything outside the decoder blocks is loaded, unless handed over.
 
     Raises:
         NotStreamable: names or shapes of the checkpoint are not the model's, or a feature of the model needs loading
@@ -57,15 +59,25 @@ class StreamedModel:
         self.model = _skeleton_for(folder, dtype)
         self._sources = find_sources(self.model, self._tensors)
         self._conv1d_weights = conv1d_weights(self.model)
+        self._lent: list[Source] = []
         self._begin(on_tensors)
         try:
             restore_buffers(self.model, device)
         except ValueError as error:
             raise NotStreamable(str(error)) from error
-        self._materialize([s for s in self._sources if not all(map(self._in_block, s.targets.values()))])
-        self.model.tie_weights()  # type: ignore[operator]
         _load_generation_config(self.model, folder)
-        self._emit_outside_blocks()
+        outside = [s for s in self._sources if not all(map(self._in_block, s.targets.values()))]
+        shared = self._read_by_blocks()
+        if on_tensors is not None and not keep_blocks:
+            order = list(self.model.state_dict())
+            self._lent = [s for s in outside if shared.isdisjoint(s.targets.values())]
+            self._lent.sort(key=lambda part: min(map(order.index, part.targets.values())))
+        lent = {name for part in self._lent for name in part.targets.values()}
+        self._materialize([s for s in outside if lent.isdisjoint(s.targets.values())])
+        self.model.tie_weights()  # type: ignore[operator]
+        for part in self._lent:
+            self._hand_over({name: t.to(device) for name, t in part.read(self.model, self._tensors).items()})
+        self._emit_outside_blocks(without=lent)
 
     @classmethod
     def around(
@@ -77,7 +89,7 @@ class StreamedModel:
     ) -> StreamedModel:
         """The same face over a model that is in memory as a whole."""
         streamed = cls.__new__(cls)
-        streamed.model, streamed._tensors, streamed._keep = model, None, keep_blocks
+        streamed.model, streamed._tensors, streamed._keep, streamed._lent = model, None, keep_blocks, []
         streamed._begin(on_tensors)
         streamed._emit_outside_blocks()
         return streamed
@@ -87,6 +99,21 @@ class StreamedModel:
         if self._tensors is not None:
             sources = self._sources_of(index)
             self._materialize([s for s in sources if any(self._is_missing(name) for name in s.targets.values())])
+
+    @contextmanager
+    def outside(self) -> Iterator[None]:
+        """Brings what lies outside the blocks into memory, except an untied head, where it is not kept there."""
+        wanted = self._used_before_blocks() if self._lent else []
+        if wanted:
+            self._materialize(wanted)
+            self.model.tie_weights()  # type: ignore[operator]
+        try:
+            yield
+        finally:
+            if wanted:
+                self._drop(wanted)
+                self.model.tie_weights()  # type: ignore[operator]
+                _return_free_memory()
 
     def release(self, index: int) -> None:
         """Hands the tensors of a block outside packed linears to `on_tensors` and drops the block, unless kept."""
@@ -100,10 +127,7 @@ class StreamedModel:
         """Drops the weights of a block unchanged; `load` reads them again. Nothing where the model is in memory."""
         if self._tensors is None:
             return
-        for source in self._sources_of(index):
-            for name in source.targets.values():
-                for place in places_of(self.model, name, self._conv1d_weights):
-                    place.put(place.tensor.to("meta"))
+        self._drop(self._sources_of(index))
         _return_free_memory()
 
     def _begin(self, on_tensors: Callable[[dict[str, Tensor]], object] | None) -> None:
@@ -120,11 +144,28 @@ class StreamedModel:
     def _in_block(self, name: str) -> bool:
         return any(name.startswith(f"{prefix}.") for prefix in self._adapter.prefixes)
 
-    def _emit_outside_blocks(self) -> None:
+    def _used_before_blocks(self) -> list[Source]:
+        """All that is lent, except an untied head."""
+        head = getattr(self.model.get_output_embeddings(), "weight", None)  # type: ignore[operator]
+        if head is self.model.get_input_embeddings().weight:  # type: ignore[operator]
+            return self._lent
+        named = self.model.named_parameters(remove_duplicate=False)
+        unused = {name for name, parameter in named if parameter is head}
+        return [source for source in self._lent if unused.isdisjoint(source.targets.values())]
+
+    def _read_by_blocks(self) -> set[str]:
+        """Names outside the blocks of tensors that blocks read as well."""
+        tensors = self.model.state_dict(keep_vars=True)
+        inside = {id(tensor) for name, tensor in tensors.items() if self._in_block(name)}
+        return {name for name, tensor in tensors.items() if not self._in_block(name) and id(tensor) in inside}
+
+    def _emit_outside_blocks(self, without: Collection[str] = ()) -> None:
         if self._on_tensors is None:
             return
         tensors = self.model.state_dict(keep_vars=True)
-        self._hand_over({name: tensor for name, tensor in tensors.items() if not self._in_block(name)})
+        known = {id(tensors[name]) for name in without}
+        left = {name: tensor for name, tensor in tensors.items() if id(tensor) not in known}
+        self._hand_over({name: tensor for name, tensor in left.items() if not self._in_block(name)})
 
     def _emit(self, block: nn.Module, prefix: str) -> None:
         if self._on_tensors is None:
@@ -148,6 +189,12 @@ class StreamedModel:
                 tensor = tensor.to(self._device)
                 for place in places_of(self.model, name, self._conv1d_weights):
                     place.put(place.part_of(tensor))
+
+    def _drop(self, sources: list[Source]) -> None:
+        for source in sources:
+            for name in source.targets.values():
+                for place in places_of(self.model, name, self._conv1d_weights):
+                    place.put(place.tensor.to("meta"))
 
 
 def _local_folder(source: str) -> Path:

@@ -32,7 +32,8 @@ class Recipe(BaseModel):
     Attributes:
         format_version: of this schema.
         method: a preset, or "custom".
-        sparsity: fraction of weights to prune, in [0, 1); 0 prunes nothing. An n:m pattern implies it.
+        sparsity: fraction of weights to prune, in [0, 1); 0 prunes nothing. An n:m pattern implies it. Counts are
+            exact and rounded down in each unit (`prism_llm.pipeline.promise`): a row of 3 loses 1 at 50 %.
         pattern: "unstructured", or "n:m" with n KEPT of every m consecutive weights of a row.
         scope: unstructured counts hold per output "row", per "matrix", or "global": one threshold over all chosen
             linears, for the score "magnitude". The score "sparsegpt" has its own rule.
