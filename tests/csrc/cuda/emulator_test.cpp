@@ -133,6 +133,7 @@ void SumKernel(const float* in, float* out) {
   float sum = in[threadIdx.x];
   for (int lanes = 16; lanes > 0; lanes /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, lanes);
   const unsigned negative = __ballot_sync(0xffffffffu, in[threadIdx.x] < 0);
+  if (__reduce_add_sync(0xffffffffu, in[threadIdx.x] < 0) != __popc(negative)) sum = -1e9f;
   out[threadIdx.x] = sum + static_cast<float>(__popc(negative));
 }
 
