@@ -7,6 +7,8 @@ alone. Bound at m = 1: 4 bytes per survivor (bfloat16, 16-bit columns); with mor
 survivor from the caches. Not measured.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 import triton
@@ -77,7 +79,7 @@ def csr_linear(
     """As `ops.csr_linear` on x [m, k]."""
     (m, k), n = x.shape, row_offsets.shape[0] - 1
     out = torch.empty(m, n, dtype=x.dtype, device=x.device)
-    weight = {"values": values, "columns": columns, "row_offsets": row_offsets}
+    weight: dict[str, Any] = {"values": values, "columns": columns, "row_offsets": row_offsets}
     common = weight | {"bias": x if bias is None else bias, "out": out, "k": k, "HAS_BIAS": bias is not None}
     if m <= 1:
         launch(_csr_linear_kernel, (n * m,), x=x, **common, SURVIVORS=256, contract=True)
