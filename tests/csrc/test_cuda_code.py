@@ -80,6 +80,8 @@ KERNELS = {
     "BitmapSumKernel": Expected(64),
     # The largest of its shapes has one block per multiprocessor.
     "BitmapMmaKernel": Expected(255, (r"LDGSTS\.E.*128", r"LDG\.E.*128", r"HMMA\.16816", r"LDS\.128")),
+    # A block of 16 warps fits.
+    "BitmapDigitsKernel": Expected(128, (r"IMMA\.16832\.U8\.S8", r"LDGSTS\.E.*128", r"LDS\.128")),
     "BitmapPlainKernel": Expected(128),
 }
 
