@@ -16,7 +16,8 @@
 //
 // A block takes neighbouring panels one after another; its 16 warps split k, digits of a warp's share stay in shared memory.
 // Where a warp's share of a panel begins is the sum of the sizes of the shares before it, summed up from the masks while the
-// third panel before it is multiplied; survivors are copied asynchronously, up to three chunks of 32 quads ahead, across panels.
+// third panel before it is multiplied; then the share's survivors are asked for in the second-level cache, and copied from there
+// asynchronously, a chunk of 64 quads ahead.
 // A position costs the same whatever its mask: blocks of equal numbers of panels are equal work, also where one panel holds all
 // the survivors.
 #pragma once
@@ -39,8 +40,8 @@ struct BitmapDigitsArgs {
   int m, groups;
 };
 
-inline constexpr int kDigits = 4, kDigitWarps = 16, kDigitThreads = 32 * kDigitWarps, kDigitStages = 4;
-inline constexpr int kDigitColumns = 4 * kChunkUnits;  // of a chunk
+inline constexpr int kDigits = 4, kDigitWarps = 16, kDigitThreads = 32 * kDigitWarps, kDigitStages = 2;
+inline constexpr int kPartColumns = 128, kPartQuads = kPartColumns / 4;  // what a warp's share is counted in; two make a chunk
 inline constexpr int kMostDigitTokens = 4;
 inline constexpr int kDigitAhead = 2;                  // panels whose shares' begins are known beyond the one that is multiplied
 inline constexpr int kExpansionCopies = 16, kEntryBytes = 8, kExpansionBytes = 256 * kExpansionCopies * kEntryBytes;
@@ -50,14 +51,14 @@ template <int kGroup, int kTokens>
 struct DigitsLayout {
   static constexpr int kTiles = kTokens <= 2 ? 1 : 2, kGroupSumBytes = kTiles * 8 * 4;
   static constexpr int kDigitBytes = 64 * kDigits * kTokens;  // of 64 columns
-  static constexpr int kData = 16 * kChunkUnits, kMostBytes = 32 * kChunkUnits, kStage = kData + kMostBytes + 48;
+  static constexpr int kData = 32 * kPartQuads, kMostBytes = 64 * kPartQuads, kStage = kData + kMostBytes + 48;
   static constexpr int kRing = kExpansionBytes, kSizes = kRing + kDigitWarps * kDigitStages * kStage;
   static constexpr int kPanelSums = kDigitWarps * kTokens * static_cast<int>(kPanelRows) * 4;
   static constexpr int kSums = kSizes + 4 * kDigitWarps * 4;  // sizes are of four panels in turn, sums of two
   static constexpr int kDigitsAt = kSums + 2 * kPanelSums;    // sums of groups lie behind
 
-  PRISM_HOST_DEVICE static int GroupSums(int64_t k) { return kDigitsAt + static_cast<int>(CeilDiv(k, kDigitColumns)) * 2 * kDigitBytes; }
-  PRISM_HOST_DEVICE static int Bytes(int64_t k) { return GroupSums(k) + static_cast<int>(CeilDiv(k, kDigitColumns)) * (kDigitColumns / kGroup) * kGroupSumBytes; }
+  PRISM_HOST_DEVICE static int GroupSums(int64_t k) { return kDigitsAt + static_cast<int>(CeilDiv(k, kPartColumns)) * 2 * kDigitBytes; }
+  PRISM_HOST_DEVICE static int Bytes(int64_t k) { return GroupSums(k) + static_cast<int>(CeilDiv(k, kPartColumns)) * (kPartColumns / kGroup) * kGroupSumBytes; }
 };
 
 // Entries by a byte of a mask: {selectors of the first row | of the second << 16, a 1 in each nibble of the first row's codes}.
@@ -80,12 +81,12 @@ __device__ inline void FillExpansions(unsigned char* table) {
   }
 }
 
-// The digits of a warp's chunks [begin, end) for all tokens, and what they sum up to in each group.
+// The digits of a warp's parts [begin, end) for all tokens, and what they sum up to in each group.
 template <int kTokens>
 class DigitWriter {
  public:
   __device__ DigitWriter(const BitmapDigitsArgs& a, int begin, int end, unsigned char* digits)
-      : a_(a), first_(begin * kChunkUnits), last_(end * kChunkUnits), digits_(digits) {}
+      : a_(a), first_(begin * kPartQuads), last_(end * kPartQuads), digits_(digits) {}
 
   // Returns what the token's sums must be multiplied by.
   __device__ float Write(int token) const {

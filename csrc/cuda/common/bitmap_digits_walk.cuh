@@ -9,20 +9,21 @@ template <int kGroup, int kTokens>
 class DigitsWarp {
  public:
   using Layout = DigitsLayout<kGroup, kTokens>;
-  static constexpr int kGroups = kDigitColumns / kGroup, kTiles = Layout::kTiles;  // groups of a chunk
+  static constexpr int kGroups = kPartColumns / kGroup, kTiles = Layout::kTiles;  // groups of a part
 
   __device__ DigitsWarp(const BitmapDigitsArgs& a, int64_t first, int64_t last, unsigned char* shared)
       : a_(a), shared_(shared), panels_(static_cast<int>(last - first)), first_(first), quads_(static_cast<int>(NumQuads(a.k))) {
-    const int chunks = static_cast<int>(CeilDiv(a.k, kDigitColumns)), warp = static_cast<int>(threadIdx.x) / 32;
-    begin_ = ShareOf(chunks, warp, kDigitWarps);
-    count_ = ShareOf(chunks, warp + 1, kDigitWarps) - begin_;
-    lead_ = min(kDigitStages - 1, kDigitAhead * count_);
+    const int parts = static_cast<int>(CeilDiv(a.k, kPartColumns)), warp = static_cast<int>(threadIdx.x) / 32;
+    begin_ = ShareOf(parts, warp, kDigitWarps);
+    count_ = ShareOf(parts, warp + 1, kDigitWarps) - begin_;
     lane_ = static_cast<int>(threadIdx.x) % 32;
     const int g = lane_ / 4, t = lane_ % 4;
-    units_ = quads_ - begin_ * kChunkUnits - lane_;
+    share_ = min(quads_ - begin_ * kPartQuads, count_ * kPartQuads);
     table_ = shared + lane_ % kExpansionCopies * kEntryBytes;
-    write_ = first_stage_ = Layout::kRing + warp * kDigitStages * Layout::kStage;
-    read_ = first_stage_ + t * 32 + g / 4 * 16;
+    write_ = Layout::kRing + warp * kDigitStages * Layout::kStage;
+    write_sum_ = 2 * write_ + Layout::kStage;
+    read_ = write_ + t * 32 + g / 4 * 16;
+    read_sum_ = 2 * read_ + Layout::kStage;
     below_ = (1u << 8 * (g % 4)) - 1;
     byte_ = 0x4440u + static_cast<uint32_t>(g % 4);
     zero_shift_ = g < 4 ? 0 : 4;
@@ -30,10 +31,8 @@ class DigitsWarp {
     group_sums_ = shared + Layout::GroupSums(a.k) + begin_ * kGroups * Layout::kGroupSumBytes + t * 8;
     scale_at_ = reinterpret_cast<const uint8_t*>(a.scale) + (first * a.groups + begin_ * kGroups) * 32 + 4 * g;
     zero_at_ = a.zero + (first * a.groups + begin_ * kGroups) * 8 + 2 * (g % 4);
-    mask_at_ = a.bitmap + (first * quads_ + begin_ * kChunkUnits + lane_) * 8;
-    size_at_ = mask_at_ + (kDigitAhead + 1) * static_cast<int64_t>(quads_) * 8;
-#pragma unroll
-    for (int i = 0; i < 5; ++i) reached_[i] = lane_ >= 1 << i ? 1 : 0;
+    size_at_ = a.bitmap + (first * quads_ + begin_ * kPartQuads + lane_) * 8;
+    mask_at_ = size_at_ + lane_ * 8;  // two quads to a lane
   }
 
   // Digits of the share, and sizes of the first panels; a barrier of the block follows.
@@ -59,26 +58,26 @@ class DigitsWarp {
     }
     for (int panel = 0; panel <= kDigitAhead; ++panel) {
       int size = 0;
-      const uint8_t* at = mask_at_ + static_cast<int64_t>(panel) * quads_ * 8;
-      for (int chunk = 0; chunk < count_; ++chunk) size += Size(Mask(at + chunk * kMaskBytes, chunk, panel < panels_ ? units_ : 0));
+      for (int part = 0; part < count_; ++part) size += Size(Mask(size_at_ + part * kMaskBytes, part * kPartQuads + lane_, panel < panels_ ? share_ : 0));
+      size_at_ += static_cast<int64_t>(quads_) * 8;
       PublishSize(panel, size);
     }
     __syncwarp();
   }
 
-  // The first chunks, after the barrier.
+  // The first chunk, after the barrier.
   __device__ void Open() {
     SetBegin(Begin(0, Offset(0)));
     next_ = Begin(1, Offset(1));
     later_ = Begin(2, Offset(2));
     offset_ = Offset(3);
     if (count_ == 0) return;
-    mask_ = Mask(mask_at_, 0, units_);
+    LoadMasks();
     LoadGrid(0, 0);
-    for (int i = 0; i < lead_; ++i) Issue(0);
+    Issue();
   }
 
-  // The barrier before this panel made the begins of the second panel after it known.
+  // The barrier before this panel made the begin of the second panel after it known.
   __device__ void StartPanel(int panel) {
     next_ = later_;
     later_ = Begin(panel + kDigitAhead, offset_);
@@ -86,26 +85,26 @@ class DigitsWarp {
   }
 
   __device__ void MultiplyPanel(int panel) {
-    const int ahead = panel + kDigitAhead + 1 < panels_ ? units_ : 0;
+    const int ahead = panel + kDigitAhead + 1 < panels_ ? share_ : 0;
     int size = 0;
     uint2 sized = make_uint2(0, 0);
     unsigned char *digits = digits_, *group_sums = group_sums_;
-    for (int chunk = 0; chunk < count_; ++chunk) {
+    for (int part = 0; part < count_; ++part) {
       size += Size(sized);
-      sized = Mask(size_at_ + chunk * kMaskBytes, chunk, ahead);
+      sized = Mask(size_at_ + part * kMaskBytes, part * kPartQuads + lane_, ahead);
       const Grid grid = grid_;
-      LoadGrid(panel, chunk + 1);
-      if (lead_ == kDigitStages - 1) {
-        CopyAsyncWait<kDigitStages - 2>();
-      } else {
-        CopyAsyncWait<kDigitStages - 3>();
+      LoadGrid(panel, part + 1);
+      if (part % 2 == 0) {
+        CopyAsyncWait<0>();
+        __syncwarp();  // this chunk is there for all lanes, and all have read the one before
+        Issue();
       }
-      __syncwarp();  // this chunk is there for all lanes, and all have read the one before
-      Issue(panel);
-      Multiply(grid, digits, group_sums);
+      Multiply(grid, part % 2, digits, group_sums);
       digits += 2 * Layout::kDigitBytes;
       group_sums += kGroups * Layout::kGroupSumBytes;
+      if (part % 2 == 1) read_ = read_sum_ - read_;
     }
+    if (count_ % 2 == 1) read_ = read_sum_ - read_;
     size_at_ += static_cast<int64_t>(quads_) * 8;
     PublishSize(panel + kDigitAhead + 1, size + Size(sized));
     PublishSums(panel);
@@ -126,17 +125,25 @@ class DigitsWarp {
   }
 
  private:
-  static constexpr int kMaskBytes = 8 * kChunkUnits;  // of a chunk
+  static constexpr int kMaskBytes = 8 * kPartQuads;  // of a part
 
   struct Grid {
     uint32_t scale[kGroups], zero[kGroups];  // of rows 2g and 2g + 1
   };
 
-  __device__ static int Size(uint2 mask) { return static_cast<int>(static_cast<unsigned>(__popc(mask.x) + __popc(mask.y) + 1) >> 1); }
+  __device__ static int Bytes(int codes) { return static_cast<int>(static_cast<unsigned>(codes + 1) >> 1); }
+  __device__ static int Size(uint2 mask) { return Bytes(__popc(mask.x) + __popc(mask.y)); }
 
-  // This lane's mask of a chunk of its share, of which it has `units`.
-  __device__ static uint2 Mask(const uint8_t* at, int chunk, int units) {
-    return chunk * kChunkUnits < units ? __ldg(reinterpret_cast<const uint2*>(at)) : make_uint2(0, 0);
+  // The mask of a quad of the share, of which there are `quads`.
+  __device__ static uint2 Mask(const uint8_t* at, int quad, int quads) {
+    return quad < quads ? __ldg(reinterpret_cast<const uint2*>(at)) : make_uint2(0, 0);
+  }
+
+  // Of the chunk that is issued next.
+  __device__ void LoadMasks() {
+    const int quad = issued_part_ * kPartQuads + 2 * lane_, quads = issued_panel_ < panels_ ? share_ : 0;
+    masks_[0] = Mask(mask_at_, quad, quads);
+    masks_[1] = Mask(mask_at_ + 8, quad + 1, quads);
   }
 
   __device__ int* Sizes(int panel) const { return reinterpret_cast<int*>(shared_ + Layout::kSizes) + panel % 4 * kDigitWarps; }
@@ -153,10 +160,12 @@ class DigitsWarp {
 
   __device__ int64_t Offset(int panel) const { return panel < panels_ ? __ldg(a_.panel_offsets + first_ + panel) : 0; }
 
-  // Where this warp's share of a panel begins.
+  // Where this warp's share of a panel begins; its first 4 KB are asked for.
   __device__ int64_t Begin(int panel, int64_t offset) const {
     const int warp = static_cast<int>(threadIdx.x) / 32;
-    return min(max(offset, int64_t{0}), a_.size) + SumOfWarp(lane_ < warp ? Sizes(panel)[lane_] : 0);
+    const int64_t begin = min(max(offset, int64_t{0}), a_.size) + SumOfWarp(lane_ < warp ? Sizes(panel)[lane_] : 0);
+    if (128 * lane_ < Sizes(panel)[warp] && begin + 128 * lane_ < a_.size) PrefetchL2(a_.codes + begin + 128 * lane_);
+    return begin;
   }
 
   __device__ void SetBegin(int64_t begin) {
@@ -164,19 +173,19 @@ class DigitsWarp {
     left_ = static_cast<int>(min(a_.size - begin, int64_t{1} << 30));
   }
 
-  // Scales and zero points of a chunk, or of the first chunk of the next panel.
-  __device__ void LoadGrid(int panel, int chunk) {
-    const bool wraps = chunk == count_;
-    if (chunk > 0) {
+  // Scales and zero points of a part, or of the first part of the next panel.
+  __device__ void LoadGrid(int panel, int part) {
+    const bool wraps = part == count_;
+    if (part > 0) {
       const int groups = wraps ? a_.groups - (count_ - 1) * kGroups : kGroups;
       scale_at_ += groups * 32;
       zero_at_ += groups * 8;
     }
-    const int own = wraps ? 0 : chunk, there = a_.groups - (begin_ + own) * kGroups;
+    const int there = wraps && panel + 1 == panels_ ? 0 : a_.groups - (begin_ + (wraps ? 0 : part)) * kGroups;
 #pragma unroll
     for (int group = 0; group < kGroups; ++group) {
       grid_.scale[group] = grid_.zero[group] = 0;
-      if (group >= there || (wraps && panel + 1 == panels_)) continue;
+      if (group >= there) continue;
       grid_.scale[group] = __ldg(reinterpret_cast<const uint32_t*>(scale_at_ + group * 32));
       grid_.zero[group] = __ldg(reinterpret_cast<const uint16_t*>(zero_at_ + group * 8));
     }
@@ -190,33 +199,38 @@ class DigitsWarp {
     to += 16 * lane_;
     if (end > 0) CopyAsync16(to, from);
     if (end > 512) CopyAsync16(to + 512, from + 512);
-    if (skew + size > 1024 && end > 1024) CopyAsync16(to + 1024, from + 1024);
+    if (end > 1024) CopyAsync16(to + 1024, from + 1024);
+    if (skew + size > 1536) {
+      if (end > 1536) CopyAsync16(to + 1536, from + 1536);
+      if (end > 2048) CopyAsync16(to + 2048, from + 2048);
+    }
     return skew;
   }
 
-  // Places and copies the next chunk; `panel` is the one that is multiplied.
-  __device__ void Issue(int panel) {
+  // Places and copies the next chunk, of this panel or the next one.
+  __device__ void Issue() {
     if (issued_panel_ < panels_) {
-      if (issued_chunk_ == 0 && issued_panel_ > 0) SetBegin(issued_panel_ == panel + 1 ? next_ : later_);
-      const int low = __popc(mask_.x), own = static_cast<int>(static_cast<unsigned>(low + __popc(mask_.y) + 1) >> 1);
+      if (issued_part_ == 0 && issued_panel_ > 0) SetBegin(next_);
+      const int low[2] = {__popc(masks_[0].x), __popc(masks_[1].x)}, first = Bytes(low[0] + __popc(masks_[0].y)), own = first + Bytes(low[1] + __popc(masks_[1].y));
       int through = own;
 #pragma unroll
-      for (int i = 0; i < 5; ++i) through += __shfl_up_sync(0xffffffffu, through, 1u << i) * reached_[i];
+      for (int lanes = 1; lanes < 32; lanes *= 2) through = AddFromBelow(through, lanes);
       const int size = __shfl_sync(0xffffffffu, through, 31), skew = CopyCodes(size, shared_ + write_ + Layout::kData);
-      const uint32_t start = static_cast<uint32_t>(write_ + Layout::kData + skew + through - own) * 8;  // in bits
-      unsigned char* const unit = shared_ + write_ + lane_ / 2 * 32 + lane_ % 2 * 8;
-      *reinterpret_cast<uint2*>(unit) = make_uint2(mask_.x, start);
-      *reinterpret_cast<uint2*>(unit + 16) = make_uint2(mask_.y, start + 4 * static_cast<uint32_t>(low));
-      write_ += write_ == first_stage_ + (kDigitStages - 1) * Layout::kStage ? -(kDigitStages - 1) * Layout::kStage : Layout::kStage;
+      const uint32_t start = static_cast<uint32_t>(write_ + Layout::kData + skew + through - own) * 8, second = start + static_cast<uint32_t>(first) * 8;  // in bits
+      auto* const unit = reinterpret_cast<uint4*>(shared_ + write_) + 2 * lane_;
+      unit[0] = make_uint4(masks_[0].x, start, masks_[1].x, second);
+      unit[1] = make_uint4(masks_[0].y, start + 4 * static_cast<uint32_t>(low[0]), masks_[1].y, second + 4 * static_cast<uint32_t>(low[1]));
+      write_ = write_sum_ - write_;
       at_ += size;
       left_ -= size;
-      mask_at_ += kMaskBytes;
-      if (++issued_chunk_ == count_) {
-        issued_chunk_ = 0;
-        mask_at_ += static_cast<int64_t>(quads_) * 8 - count_ * kMaskBytes;
+      mask_at_ += 2 * kMaskBytes;
+      issued_part_ += 2;
+      if (issued_part_ >= count_) {
+        mask_at_ += static_cast<int64_t>(quads_) * 8 - issued_part_ * kMaskBytes;
+        issued_part_ = 0;
         ++issued_panel_;
       }
-      mask_ = Mask(mask_at_, issued_chunk_, issued_panel_ < panels_ ? units_ : 0);
+      LoadMasks();
     }
     CopyAsyncCommit();
   }
@@ -242,8 +256,9 @@ class DigitsWarp {
     second = (Permute(codes, codes >> 4, entry.x >> 16) & 0x0f0f0f0fu) ^ zeros.bytes[1];
   }
 
-  __device__ void Multiply(const Grid& grid, const unsigned char* digits, unsigned char* group_sums) {
+  __device__ void Multiply(const Grid& grid, int part, const unsigned char* digits, unsigned char* group_sums) {
     constexpr uint32_t kMagic = 0x4b400000;  // of 1.5 * 2^23
+    const unsigned char* const stage = shared_ + read_ + part * 512;
 #pragma unroll
     for (int group = 0; group < kGroups; ++group) {
       const uint32_t pair = grid.zero[group] >> zero_shift_ & 0x0f0fu, zero[2] = {pair & 255u, pair >> 8};
@@ -260,7 +275,7 @@ class DigitsWarp {
         uint32_t codes[2][4];
 #pragma unroll
         for (int block = 0; block < 2; ++block) {
-          const uint4 units = *reinterpret_cast<const uint4*>(shared_ + read_ + (half * 2 + block) * 128);
+          const uint4 units = *reinterpret_cast<const uint4*>(stage + (half * 2 + block) * 128);
           Expand(units.x, units.y, zeros, codes[block][0], codes[block][1]);
           Expand(units.z, units.w, zeros, codes[block][2], codes[block][3]);
         }
@@ -279,7 +294,6 @@ class DigitsWarp {
         }
       }
     }
-    read_ += read_ >= first_stage_ + (kDigitStages - 1) * Layout::kStage ? -(kDigitStages - 1) * Layout::kStage : Layout::kStage;
   }
 
   // The sums of this warp's share of a panel, digits put together.
@@ -305,10 +319,10 @@ class DigitsWarp {
   const int panels_;
   const int64_t first_;
   const int quads_;
-  int begin_, count_, lead_;  // chunks
-  int lane_, units_;          // quads from this lane's first one on
-  int reached_[5];            // by steps of 1, 2, 4 ... lanes
-  int first_stage_, write_, read_;  // offsets: of the ring, of the stage that is issued next, and of this lane's units in that which is read
+  int begin_, count_;  // parts
+  int lane_, share_;   // share_: quads
+  int write_, read_;   // offsets of the stage that is issued next, and of this lane's units in that which is read
+  int write_sum_, read_sum_;  // of both stages
   const unsigned char* table_;
   uint32_t below_, byte_, zero_shift_;
   unsigned char *digits_, *group_sums_;
@@ -317,9 +331,9 @@ class DigitsWarp {
   int left_;               // of the stream behind, at most 2^30
   int64_t next_, later_;   // where the next panel begins, and the one after it
   int64_t offset_;
-  uint2 mask_;  // of the chunk that is issued next
+  uint2 masks_[2];  // of the chunk that is issued next
   Grid grid_;
-  int issued_chunk_ = 0, issued_panel_ = 0;
+  int issued_part_ = 0, issued_panel_ = 0;
   float factor_[kTiles] = {}, sums_[kTiles][4] = {};
 };
 
