@@ -26,7 +26,7 @@
 namespace prism::cuda {
 
 struct BitmapDigitsArgs {
-  const uint8_t* bitmap;         // [panels, quads, 8], aligned to 8 bytes
+  const uint8_t* bitmap;         // [panels, quads, 8], aligned to 16 bytes; an even number of quads
   const uint8_t* codes;          // [size]
   const int64_t* panel_offsets;  // [panels + 1]
   const uint16_t* scale;         // bfloat16 [panels, groups, 16], aligned to 4 bytes
@@ -44,15 +44,16 @@ inline constexpr int kDigits = 4, kDigitWarps = 16, kDigitThreads = 32 * kDigitW
 inline constexpr int kPartColumns = 128, kPartQuads = kPartColumns / 4;  // what a warp's share is counted in; two make a chunk
 inline constexpr int kMostDigitTokens = 4;
 inline constexpr int kDigitAhead = 2;                  // panels whose shares' begins are known beyond the one that is multiplied
-inline constexpr int kExpansionCopies = 16, kEntryBytes = 8, kExpansionBytes = 256 * kExpansionCopies * kEntryBytes;
+inline constexpr int kEntryBytes = 8;
 
 // Where things lie in shared memory, in bytes. Tokens are 1, 2 or 4, those past m are 0.
 template <int kGroup, int kTokens>
 struct DigitsLayout {
   static constexpr int kTiles = kTokens <= 2 ? 1 : 2, kGroupSumBytes = kTiles * 8 * 4;
   static constexpr int kDigitBytes = 64 * kDigits * kTokens;  // of 64 columns
-  static constexpr int kData = 32 * kPartQuads, kMostBytes = 64 * kPartQuads, kStage = kData + kMostBytes + 48;
-  static constexpr int kRing = kExpansionBytes, kSizes = kRing + kDigitWarps * kDigitStages * kStage;
+  static constexpr int kCopies = kTokens <= 2 ? 16 : 8, kEntries = 256 * kCopies * kEntryBytes;  // of the table; 8 copies cost a cycle
+  static constexpr int kGrid = 32 * kPartQuads, kData = kGrid + 32 * 32, kMostBytes = 64 * kPartQuads, kStage = kData + kMostBytes + 48;
+  static constexpr int kRing = kEntries, kSizes = kRing + kDigitWarps * kDigitStages * kStage;
   static constexpr int kPanelSums = kDigitWarps * kTokens * static_cast<int>(kPanelRows) * 4;
   static constexpr int kSums = kSizes + 4 * kDigitWarps * 4;  // sizes are of four panels in turn, sums of two
   static constexpr int kDigitsAt = kSums + 2 * kPanelSums;    // sums of groups lie behind
@@ -62,7 +63,8 @@ struct DigitsLayout {
 };
 
 // Entries by a byte of a mask: {selectors of the first row | of the second << 16, a 1 in each nibble of the first row's codes}.
-__device__ inline void FillExpansions(unsigned char* table) {
+template <int kCopies>
+__device__ void FillExpansions(unsigned char* table) {
   const uint32_t mask = threadIdx.x % 256;
   uint32_t selectors[2] = {0, 0}, first_row = 0;
   int count = 0;
@@ -74,10 +76,11 @@ __device__ inline void FillExpansions(unsigned char* table) {
     count += kept;
   }
   const uint32_t both = selectors[0] | selectors[1] << 16;
+  constexpr int kSlots = kCopies / 2;
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {  // 8 neighbouring threads write to different banks
-    const uint32_t slot = (threadIdx.x + 2 * i + threadIdx.x / 256) % 8;
-    reinterpret_cast<uint4*>(table)[mask * 8 + slot] = make_uint4(both, first_row, both, first_row);
+  for (int i = 0; i < kSlots / 2; ++i) {  // neighbouring threads write to different banks
+    const uint32_t slot = (threadIdx.x + 2 * i + threadIdx.x / 256) % kSlots;
+    reinterpret_cast<uint4*>(table)[mask * kSlots + slot] = make_uint4(both, first_row, both, first_row);
   }
 }
 

@@ -19,20 +19,22 @@ class DigitsWarp {
     lane_ = static_cast<int>(threadIdx.x) % 32;
     const int g = lane_ / 4, t = lane_ % 4;
     share_ = min(quads_ - begin_ * kPartQuads, count_ * kPartQuads);
-    table_ = shared + lane_ % kExpansionCopies * kEntryBytes;
+    table_ = shared + lane_ % Layout::kCopies * kEntryBytes;
     write_ = Layout::kRing + warp * kDigitStages * Layout::kStage;
     write_sum_ = 2 * write_ + Layout::kStage;
     read_ = write_ + t * 32 + g / 4 * 16;
     read_sum_ = 2 * read_ + Layout::kStage;
+    to_grid_ = write_ + Layout::kGrid + 16 * g - read_;
     below_ = (1u << 8 * (g % 4)) - 1;
     byte_ = 0x4440u + static_cast<uint32_t>(g % 4);
-    zero_shift_ = g < 4 ? 0 : 4;
     digits_ = shared + Layout::kDigitsAt + begin_ * 2 * Layout::kDigitBytes + (kTokens == 1 ? g % 4 : g) * 64 + t * 16;
     group_sums_ = shared + Layout::GroupSums(a.k) + begin_ * kGroups * Layout::kGroupSumBytes + t * 8;
-    scale_at_ = reinterpret_cast<const uint8_t*>(a.scale) + (first * a.groups + begin_ * kGroups) * 32 + 4 * g;
-    zero_at_ = a.zero + (first * a.groups + begin_ * kGroups) * 8 + 2 * (g % 4);
-    size_at_ = a.bitmap + (first * quads_ + begin_ * kPartQuads + lane_) * 8;
-    mask_at_ = size_at_ + lane_ * 8;  // two quads to a lane
+    // A lane prepares the scales and zero points of rows 2p and 2p + 1, p = lane % 8, of a group.
+    group_ = lane_ / 8 < 2 * kGroups ? begin_ * kGroups + lane_ / 8 : a.groups;
+    scale_at_ = reinterpret_cast<const uint8_t*>(a.scale) + first * a.groups * 32 + lane_ % 8 * 4;
+    zero_at_ = a.zero + first * a.groups * 8 + lane_ % 4 * 2;
+    mask_at_ = size_at_ = a.bitmap + (first * quads_ + begin_ * kPartQuads + 2 * lane_) * 8;  // two quads to a lane
+    chunks_ = (count_ + 1) / 2;
   }
 
   // Digits of the share, and sizes of the first panels; a barrier of the block follows.
@@ -58,7 +60,7 @@ class DigitsWarp {
     }
     for (int panel = 0; panel <= kDigitAhead; ++panel) {
       int size = 0;
-      for (int part = 0; part < count_; ++part) size += Size(Mask(size_at_ + part * kMaskBytes, part * kPartQuads + lane_, panel < panels_ ? share_ : 0));
+      for (int chunk = 0; chunk < chunks_; ++chunk) size += Size(Masks(size_at_ + chunk * kMaskBytes, chunk, panel < panels_ ? share_ : 0));
       size_at_ += static_cast<int64_t>(quads_) * 8;
       PublishSize(panel, size);
     }
@@ -67,14 +69,15 @@ class DigitsWarp {
 
   // The first chunk, after the barrier.
   __device__ void Open() {
-    SetBegin(Begin(0, Offset(0)));
+    next_ = Begin(0, Offset(0));
+    EnterPanel();
     next_ = Begin(1, Offset(1));
     later_ = Begin(2, Offset(2));
     offset_ = Offset(3);
     if (count_ == 0) return;
-    LoadMasks();
-    LoadGrid(0, 0);
+    LoadChunk(0, 0);
     Issue();
+    LoadChunk(1 < chunks_ ? 0 : 1, 1 < chunks_ ? 1 : 0);
   }
 
   // The barrier before this panel made the begin of the second panel after it known.
@@ -87,24 +90,27 @@ class DigitsWarp {
   __device__ void MultiplyPanel(int panel) {
     const int ahead = panel + kDigitAhead + 1 < panels_ ? share_ : 0;
     int size = 0;
-    uint2 sized = make_uint2(0, 0);
+    uint4 sized = make_uint4(0, 0, 0, 0);
     unsigned char *digits = digits_, *group_sums = group_sums_;
-    for (int part = 0; part < count_; ++part) {
+    for (int chunk = 0; chunk < chunks_; ++chunk) {
       size += Size(sized);
-      sized = Mask(size_at_ + part * kMaskBytes, part * kPartQuads + lane_, ahead);
-      const Grid grid = grid_;
-      LoadGrid(panel, part + 1);
-      if (part % 2 == 0) {
-        CopyAsyncWait<0>();
-        __syncwarp();  // this chunk is there for all lanes, and all have read the one before
+      sized = Masks(size_at_ + chunk * kMaskBytes, chunk, ahead);
+      CopyAsyncWait<0>();
+      __syncwarp();  // this chunk is there for all lanes, and all have read the one before
+      const bool last = chunk + 1 == chunks_;
+      if (!last || panel + 1 < panels_) {
+        if (last) EnterPanel();
         Issue();
+        // What is issued after the next: in this panel while there is one, else in the next.
+        const int after = chunk + 2;
+        after < chunks_ ? LoadChunk(panel, after) : after < 2 * chunks_ ? LoadChunk(panel + 1, after - chunks_) : LoadChunk(panel + 2, 0);
       }
-      Multiply(grid, part % 2, digits, group_sums);
-      digits += 2 * Layout::kDigitBytes;
-      group_sums += kGroups * Layout::kGroupSumBytes;
-      if (part % 2 == 1) read_ = read_sum_ - read_;
+      Multiply(0, digits, group_sums);
+      if (2 * chunk + 1 < count_) Multiply(1, digits, group_sums);
+      digits += 4 * Layout::kDigitBytes;
+      group_sums += 2 * kGroups * Layout::kGroupSumBytes;
+      read_ = read_sum_ - read_;
     }
-    if (count_ % 2 == 1) read_ = read_sum_ - read_;
     size_at_ += static_cast<int64_t>(quads_) * 8;
     PublishSize(panel + kDigitAhead + 1, size + Size(sized));
     PublishSums(panel);
@@ -125,25 +131,25 @@ class DigitsWarp {
   }
 
  private:
-  static constexpr int kMaskBytes = 8 * kPartQuads;  // of a part
-
-  struct Grid {
-    uint32_t scale[kGroups], zero[kGroups];  // of rows 2g and 2g + 1
-  };
+  static constexpr int kMaskBytes = 16 * kPartQuads;  // of a chunk
 
   __device__ static int Bytes(int codes) { return static_cast<int>(static_cast<unsigned>(codes + 1) >> 1); }
-  __device__ static int Size(uint2 mask) { return Bytes(__popc(mask.x) + __popc(mask.y)); }
+  __device__ static int Size(uint4 masks) { return Bytes(__popc(masks.x) + __popc(masks.y)) + Bytes(__popc(masks.z) + __popc(masks.w)); }
 
-  // The mask of a quad of the share, of which there are `quads`.
-  __device__ static uint2 Mask(const uint8_t* at, int quad, int quads) {
-    return quad < quads ? __ldg(reinterpret_cast<const uint2*>(at)) : make_uint2(0, 0);
+  // The masks of this lane's two quads of a chunk, in a share of `quads`.
+  __device__ uint4 Masks(const uint8_t* at, int chunk, int quads) const {
+    return chunk * 2 * kPartQuads + 2 * lane_ < quads ? __ldg(reinterpret_cast<const uint4*>(at)) : make_uint4(0, 0, 0, 0);
   }
 
-  // Of the chunk that is issued next.
-  __device__ void LoadMasks() {
-    const int quad = issued_part_ * kPartQuads + 2 * lane_, quads = issued_panel_ < panels_ ? share_ : 0;
-    masks_[0] = Mask(mask_at_, quad, quads);
-    masks_[1] = Mask(mask_at_ + 8, quad + 1, quads);
+  // Masks, scales and zero points of a chunk, for Issue.
+  __device__ void LoadChunk(int panel, int chunk) {
+    masks_ = Masks(mask_at_ + (static_cast<int64_t>(panel) * quads_ * 8 + chunk * kMaskBytes), chunk, panel < panels_ ? share_ : 0);
+    const int group = group_ + chunk * 2 * kGroups;
+    const int64_t own = static_cast<int64_t>(panel) * a_.groups + group;
+    scale_ = zero_ = 0;
+    if (panel >= panels_ || group >= a_.groups) return;
+    scale_ = __ldg(reinterpret_cast<const uint32_t*>(scale_at_ + own * 32));
+    zero_ = __ldg(reinterpret_cast<const uint16_t*>(zero_at_ + own * 8));
   }
 
   __device__ int* Sizes(int panel) const { return reinterpret_cast<int*>(shared_ + Layout::kSizes) + panel % 4 * kDigitWarps; }
@@ -168,27 +174,9 @@ class DigitsWarp {
     return begin;
   }
 
-  __device__ void SetBegin(int64_t begin) {
-    at_ = a_.codes + begin;
-    left_ = static_cast<int>(min(a_.size - begin, int64_t{1} << 30));
-  }
-
-  // Scales and zero points of a part, or of the first part of the next panel.
-  __device__ void LoadGrid(int panel, int part) {
-    const bool wraps = part == count_;
-    if (part > 0) {
-      const int groups = wraps ? a_.groups - (count_ - 1) * kGroups : kGroups;
-      scale_at_ += groups * 32;
-      zero_at_ += groups * 8;
-    }
-    const int there = wraps && panel + 1 == panels_ ? 0 : a_.groups - (begin_ + (wraps ? 0 : part)) * kGroups;
-#pragma unroll
-    for (int group = 0; group < kGroups; ++group) {
-      grid_.scale[group] = grid_.zero[group] = 0;
-      if (group >= there) continue;
-      grid_.scale[group] = __ldg(reinterpret_cast<const uint32_t*>(scale_at_ + group * 32));
-      grid_.zero[group] = __ldg(reinterpret_cast<const uint16_t*>(zero_at_ + group * 8));
-    }
+  __device__ void EnterPanel() {
+    at_ = a_.codes + next_;
+    left_ = static_cast<int>(min(a_.size - next_, int64_t{1} << 30));
   }
 
   // Copies the survivors of the next chunk, `size` bytes from at_ on, as whole vectors; returns where in them they begin.
@@ -207,32 +195,26 @@ class DigitsWarp {
     return skew;
   }
 
-  // Places and copies the next chunk, of this panel or the next one.
+  // Places and copies the chunk that was loaded.
   __device__ void Issue() {
-    if (issued_panel_ < panels_) {
-      if (issued_part_ == 0 && issued_panel_ > 0) SetBegin(next_);
-      const int low[2] = {__popc(masks_[0].x), __popc(masks_[1].x)}, first = Bytes(low[0] + __popc(masks_[0].y)), own = first + Bytes(low[1] + __popc(masks_[1].y));
-      int through = own;
+    const int low[2] = {__popc(masks_.x), __popc(masks_.z)}, first = Bytes(low[0] + __popc(masks_.y)), own = first + Bytes(low[1] + __popc(masks_.w));
+    int through = own;
 #pragma unroll
-      for (int lanes = 1; lanes < 32; lanes *= 2) through = AddFromBelow(through, lanes);
-      const int size = __shfl_sync(0xffffffffu, through, 31), skew = CopyCodes(size, shared_ + write_ + Layout::kData);
-      const uint32_t start = static_cast<uint32_t>(write_ + Layout::kData + skew + through - own) * 8, second = start + static_cast<uint32_t>(first) * 8;  // in bits
-      auto* const unit = reinterpret_cast<uint4*>(shared_ + write_) + 2 * lane_;
-      unit[0] = make_uint4(masks_[0].x, start, masks_[1].x, second);
-      unit[1] = make_uint4(masks_[0].y, start + 4 * static_cast<uint32_t>(low[0]), masks_[1].y, second + 4 * static_cast<uint32_t>(low[1]));
-      write_ = write_sum_ - write_;
-      at_ += size;
-      left_ -= size;
-      mask_at_ += 2 * kMaskBytes;
-      issued_part_ += 2;
-      if (issued_part_ >= count_) {
-        mask_at_ += static_cast<int64_t>(quads_) * 8 - issued_part_ * kMaskBytes;
-        issued_part_ = 0;
-        ++issued_panel_;
-      }
-      LoadMasks();
-    }
+    for (int lanes = 1; lanes < 32; lanes *= 2) through = AddFromBelow(through, lanes);
+    unsigned char* const stage = shared_ + write_;
+    const int size = __shfl_sync(0xffffffffu, through, 31), skew = CopyCodes(size, stage + Layout::kData);
     CopyAsyncCommit();
+    const uint32_t start = static_cast<uint32_t>(write_ + Layout::kData + skew + through - own) * 8, second = start + static_cast<uint32_t>(first) * 8;  // in bits
+    auto* const units = reinterpret_cast<uint4*>(stage) + 2 * lane_;
+    units[0] = make_uint4(masks_.x, start, masks_.z, second);
+    units[1] = make_uint4(masks_.y, start + 4 * static_cast<uint32_t>(low[0]), masks_.w, second + 4 * static_cast<uint32_t>(low[1]));
+    const uint32_t zeros = zero_ >> lane_ % 8 / 4 * 4 & 0x0f0fu, zero[2] = {zeros & 255u, zeros >> 8};
+    auto* const grid = reinterpret_cast<uint4*>(stage + Layout::kGrid) + lane_;
+    grid[0] = make_uint4(zero[1] * 0x11111111u, zero[0] - zero[1], zero[0] * 0x01010101u, zero[1] * 0x01010101u);
+    grid[32] = make_uint4(scale_ << 16, scale_ & 0xffff0000u, 0u - zero[0], 0u - zero[1]);
+    write_ = write_sum_ - write_;
+    at_ += size;
+    left_ -= size;
   }
 
   __device__ static void MultiplyDigits(int (&sums)[4], const uint32_t (&first)[4], const uint32_t (&second)[4], uint4 digits) {
@@ -241,34 +223,31 @@ class DigitsWarp {
     MmaU8S8(sums, second, high);
   }
 
-  struct Zeros {
-    uint32_t second, difference;  // of all codes: the second row's, and what the first row's are more
-    uint32_t bytes[2];            // of the four bytes of either row
-  };
-
   // A row of a quad in a register each: codes, and the zero point where there are none.
-  __device__ void Expand(uint32_t mask, uint32_t start, const Zeros& zeros, uint32_t& first, uint32_t& second) const {
+  // zeros: of all codes those of the second row, what the first row's are more, and bytes of either row.
+  __device__ void Expand(uint32_t mask, uint32_t start, const uint4& zeros, uint32_t& first, uint32_t& second) const {
     const uint32_t bit = start + 4 * static_cast<uint32_t>(__popc(mask & below_));
     const auto* const words = reinterpret_cast<const uint32_t*>(shared_ + (bit >> 3 & ~3u));
-    const uint2 entry = *reinterpret_cast<const uint2*>(table_ + Permute(mask, 0, byte_) * (kExpansionCopies * kEntryBytes));
-    const uint32_t codes = __funnelshift_r(words[0], words[1], bit) ^ (entry.y * zeros.difference + zeros.second);
-    first = (Permute(codes, codes >> 4, entry.x) & 0x0f0f0f0fu) ^ zeros.bytes[0];
-    second = (Permute(codes, codes >> 4, entry.x >> 16) & 0x0f0f0f0fu) ^ zeros.bytes[1];
+    const uint2 entry = *reinterpret_cast<const uint2*>(table_ + Permute(mask, 0, byte_) * (Layout::kCopies * kEntryBytes));
+    const uint32_t codes = __funnelshift_r(words[0], words[1], bit) ^ (entry.y * zeros.y + zeros.x);
+    first = (Permute(codes, codes >> 4, entry.x) & 0x0f0f0f0fu) ^ zeros.z;
+    second = (Permute(codes, codes >> 4, entry.x >> 16) & 0x0f0f0f0fu) ^ zeros.w;
   }
 
-  __device__ void Multiply(const Grid& grid, int part, const unsigned char* digits, unsigned char* group_sums) {
+  __device__ void Multiply(int part, const unsigned char* digits, unsigned char* group_sums) {
     constexpr uint32_t kMagic = 0x4b400000;  // of 1.5 * 2^23
-    const unsigned char* const stage = shared_ + read_ + part * 512;
+    const unsigned char *const stage = shared_ + read_ + part * 512, *const grid = shared_ + read_ + to_grid_ + part * kGroups * 128;
+    digits += part * 2 * Layout::kDigitBytes;
+    group_sums += part * kGroups * Layout::kGroupSumBytes;
 #pragma unroll
     for (int group = 0; group < kGroups; ++group) {
-      const uint32_t pair = grid.zero[group] >> zero_shift_ & 0x0f0fu, zero[2] = {pair & 255u, pair >> 8};
-      const Zeros zeros = {zero[1] * 0x11111111u, zero[0] - zero[1], {zero[0] * 0x01010101u, zero[1] * 0x01010101u}};
+      const uint4 zeros = *reinterpret_cast<const uint4*>(grid + group * 128), factors = *reinterpret_cast<const uint4*>(grid + group * 128 + 512);
       int sums[kTiles][4];
 #pragma unroll
       for (int tile = 0; tile < kTiles; ++tile) {
         const uint2 all = *GroupSums(group_sums + group * Layout::kGroupSumBytes, tile);
 #pragma unroll
-        for (int i = 0; i < 4; ++i) sums[tile][i] = static_cast<int>(kMagic - zero[i / 2] * (i % 2 == 0 ? all.x : all.y));
+        for (int i = 0; i < 4; ++i) sums[tile][i] = static_cast<int>(kMagic + (i < 2 ? factors.z : factors.w) * (i % 2 == 0 ? all.x : all.y));
       }
 #pragma unroll
       for (int half = group * (kGroup / 64); half < (group + 1) * (kGroup / 64); ++half) {
@@ -284,13 +263,12 @@ class DigitsWarp {
           MultiplyDigits(sums[tile], codes[0], codes[1], *Digits(digits + half * Layout::kDigitBytes, tile));
         }
       }
-      const float scale[2] = {BitsToFloat(grid.scale[group] << 16), BitsToFloat(grid.scale[group] & 0xffff0000u)};
 #pragma unroll
       for (int tile = 0; tile < kTiles; ++tile) {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
           const float sum = BitsToFloat(static_cast<uint32_t>(sums[tile][i])) - BitsToFloat(kMagic);
-          sums_[tile][i] = __fmaf_rn(scale[i / 2], sum, sums_[tile][i]);
+          sums_[tile][i] = __fmaf_rn(BitsToFloat(i < 2 ? factors.x : factors.y), sum, sums_[tile][i]);
         }
       }
     }
@@ -319,21 +297,21 @@ class DigitsWarp {
   const int panels_;
   const int64_t first_;
   const int quads_;
-  int begin_, count_;  // parts
-  int lane_, share_;   // share_: quads
-  int write_, read_;   // offsets of the stage that is issued next, and of this lane's units in that which is read
-  int write_sum_, read_sum_;  // of both stages
+  int begin_, count_, chunks_;  // of the share: parts, two to a chunk
+  int lane_, share_;            // share_: quads
+  int write_, read_, to_grid_;  // offsets of the stage that is issued next, and of this lane's units in that which is read
+  int write_sum_, read_sum_;    // of both stages
   const unsigned char* table_;
-  uint32_t below_, byte_, zero_shift_;
+  uint32_t below_, byte_;
   unsigned char *digits_, *group_sums_;
   const uint8_t *scale_at_, *zero_at_, *mask_at_, *size_at_;
-  const uint8_t* at_;      // the survivors of the chunk that is issued next
-  int left_;               // of the stream behind, at most 2^30
-  int64_t next_, later_;   // where the next panel begins, and the one after it
+  int group_;             // that this lane prepares, of the first chunk
+  const uint8_t* at_;     // the survivors of the chunk that is issued next
+  int left_;              // of the stream behind, at most 2^30
+  int64_t next_, later_;  // where the next panel begins, and the one after it
   int64_t offset_;
-  uint2 masks_[2];  // of the chunk that is issued next
-  Grid grid_;
-  int issued_part_ = 0, issued_panel_ = 0;
+  uint4 masks_;            // of the chunk that is issued next
+  uint32_t scale_, zero_;  // of this lane's group
   float factor_[kTiles] = {}, sums_[kTiles][4] = {};
 };
 
