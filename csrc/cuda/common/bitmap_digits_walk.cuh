@@ -31,8 +31,9 @@ class DigitsWarp {
     group_sums_ = shared + Layout::GroupSums(a.k) + begin_ * kGroups * Layout::kGroupSumBytes + t * 8;
     // A lane prepares the scales and zero points of rows 2p and 2p + 1, p = lane % 8, of a group.
     group_ = lane_ / 8 < 2 * kGroups ? begin_ * kGroups + lane_ / 8 : a.groups;
-    scale_at_ = reinterpret_cast<const uint8_t*>(a.scale) + first * a.groups * 32 + lane_ % 8 * 4;
-    zero_at_ = a.zero + first * a.groups * 8 + lane_ % 4 * 2;
+    const int64_t group = first * a.groups + begin_ * kGroups + lane_ / 8;
+    scale_at_ = reinterpret_cast<const uint8_t*>(a.scale) + group * 32 + lane_ % 8 * 4;
+    zero_at_ = a.zero + group * 8 + lane_ % 4 * 2;
     mask_at_ = size_at_ = a.bitmap + (first * quads_ + begin_ * kPartQuads + 2 * lane_) * 8;  // two quads to a lane
     chunks_ = (count_ + 1) / 2;
   }
@@ -69,20 +70,20 @@ class DigitsWarp {
 
   // The first chunk, after the barrier.
   __device__ void Open() {
-    next_ = Begin(0, Offset(0));
+    SetNext(Begin(0, Offset(0)));
     EnterPanel();
-    next_ = Begin(1, Offset(1));
+    SetNext(Begin(1, Offset(1)));
     later_ = Begin(2, Offset(2));
     offset_ = Offset(3);
     if (count_ == 0) return;
-    LoadChunk(0, 0);
+    LoadChunk();
     Issue();
-    LoadChunk(1 < chunks_ ? 0 : 1, 1 < chunks_ ? 1 : 0);
+    LoadChunk();
   }
 
   // The barrier before this panel made the begin of the second panel after it known.
   __device__ void StartPanel(int panel) {
-    next_ = later_;
+    SetNext(later_);
     later_ = Begin(panel + kDigitAhead, offset_);
     offset_ = Offset(panel + kDigitAhead + 1);
   }
@@ -101,12 +102,12 @@ class DigitsWarp {
       if (!last || panel + 1 < panels_) {
         if (last) EnterPanel();
         Issue();
-        // What is issued after the next: in this panel while there is one, else in the next.
-        const int after = chunk + 2;
-        after < chunks_ ? LoadChunk(panel, after) : after < 2 * chunks_ ? LoadChunk(panel + 1, after - chunks_) : LoadChunk(panel + 2, 0);
+        LoadChunk();
       }
-      Multiply(0, digits, group_sums);
-      if (2 * chunk + 1 < count_) Multiply(1, digits, group_sums);
+#pragma unroll(kTokens <= 2 ? 2 : 1)  // as far as registers go
+      for (int part = 0; part < 2; ++part) {
+        if (2 * chunk + part < count_) Multiply(part, digits, group_sums);
+      }
       digits += 4 * Layout::kDigitBytes;
       group_sums += 2 * kGroups * Layout::kGroupSumBytes;
       read_ = read_sum_ - read_;
@@ -141,15 +142,23 @@ class DigitsWarp {
     return chunk * 2 * kPartQuads + 2 * lane_ < quads ? __ldg(reinterpret_cast<const uint4*>(at)) : make_uint4(0, 0, 0, 0);
   }
 
-  // Masks, scales and zero points of a chunk, for Issue.
-  __device__ void LoadChunk(int panel, int chunk) {
-    masks_ = Masks(mask_at_ + (static_cast<int64_t>(panel) * quads_ * 8 + chunk * kMaskBytes), chunk, panel < panels_ ? share_ : 0);
-    const int group = group_ + chunk * 2 * kGroups;
-    const int64_t own = static_cast<int64_t>(panel) * a_.groups + group;
+  // Masks, scales and zero points of the next chunk, for Issue.
+  __device__ void LoadChunk() {
+    masks_ = Masks(mask_at_, loaded_, loaded_panel_ < panels_ ? share_ : 0);
     scale_ = zero_ = 0;
-    if (panel >= panels_ || group >= a_.groups) return;
-    scale_ = __ldg(reinterpret_cast<const uint32_t*>(scale_at_ + own * 32));
-    zero_ = __ldg(reinterpret_cast<const uint16_t*>(zero_at_ + own * 8));
+    if (group_ + loaded_ * 2 * kGroups < (loaded_panel_ < panels_ ? a_.groups : 0)) {
+      scale_ = __ldg(reinterpret_cast<const uint32_t*>(scale_at_));
+      zero_ = __ldg(reinterpret_cast<const uint16_t*>(zero_at_));
+    }
+    mask_at_ += kMaskBytes;
+    scale_at_ += 2 * kGroups * 32;
+    zero_at_ += 2 * kGroups * 8;
+    if (++loaded_ < chunks_) return;
+    loaded_ = 0;
+    ++loaded_panel_;
+    mask_at_ += static_cast<int64_t>(quads_) * 8 - chunks_ * kMaskBytes;
+    scale_at_ += (a_.groups - chunks_ * 2 * kGroups) * 32;
+    zero_at_ += (a_.groups - chunks_ * 2 * kGroups) * 8;
   }
 
   __device__ int* Sizes(int panel) const { return reinterpret_cast<int*>(shared_ + Layout::kSizes) + panel % 4 * kDigitWarps; }
@@ -174,9 +183,15 @@ class DigitsWarp {
     return begin;
   }
 
+  // Survivors are those of the next panel from here on.
   __device__ void EnterPanel() {
     at_ = a_.codes + next_;
-    left_ = static_cast<int>(min(a_.size - next_, int64_t{1} << 30));
+    left_ = next_left_;
+  }
+
+  __device__ void SetNext(int64_t begin) {
+    next_ = begin;
+    next_left_ = static_cast<int>(min(a_.size - begin, int64_t{1} << 30));
   }
 
   // Copies the survivors of the next chunk, `size` bytes from at_ on, as whole vectors; returns where in them they begin.
@@ -308,10 +323,12 @@ class DigitsWarp {
   int group_;             // that this lane prepares, of the first chunk
   const uint8_t* at_;     // the survivors of the chunk that is issued next
   int left_;              // of the stream behind, at most 2^30
+  int next_left_;
   int64_t next_, later_;  // where the next panel begins, and the one after it
   int64_t offset_;
   uint4 masks_;            // of the chunk that is issued next
   uint32_t scale_, zero_;  // of this lane's group
+  int loaded_ = 0, loaded_panel_ = 0;
   float factor_[kTiles] = {}, sums_[kTiles][4] = {};
 };
 
