@@ -43,10 +43,9 @@ KERNELS = {
     "Sparse24DualShiftDequantizeKernel": Expected(64, (r"STG\.E.*128", r"LDG\.E.*64")),
     "Sparse24FewTokensKernel": Expected(128, (r"HMMA\.SP", r"LDG\.E.*128")),  # a block of 16 warps fits
     "Sparse24TiledKernel": Expected(255, (r"HMMA\.SP", r"LDG\.E.*128", r"LDSM.*\.4")),
-    "Sparse24SumSplitsKernel": Expected(64),
     "PanelLinearFewKernel": Expected(168, (r"HMMA\.16816", r"LDG\.E.*128")),  # a block of 12 or 16 warps fits
     "PanelLinearManyKernel": Expected(255, (r"HMMA\.16816", r"LDGSTS\.E.*128", r"LDS\.128")),  # a block of 8 warps
-    "PanelLinearSumKernel": Expected(40),
+    "AddSplitsKernel": Expected(40),
     "QuantizeActivationsKernel": Expected(40),
     "PadActivationsKernel": Expected(40),
     "DualShiftLinearPlainKernel": Expected(128),

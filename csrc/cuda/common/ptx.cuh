@@ -150,6 +150,18 @@ __device__ inline uint32_t AndOr(uint32_t a, uint32_t mask, uint32_t bits) {
   return result;
 }
 
+// ---- lanes of a warp ---------------------------------------------------------------------------------------------------------
+// value + that of the lane `lanes` below; value where there is none. Two instructions: the shuffle says whether there is.
+__device__ inline int AddFromBelow(int value, int lanes) {
+  int sum;
+  asm volatile(
+      "{.reg .s32 below; .reg .pred there; shfl.sync.up.b32 below|there, %1, %2, 0, 0xffffffff; "
+      "@there add.s32 below, below, %1; mov.b32 %0, below;}"
+      : "=r"(sum)
+      : "r"(value), "r"(lanes));
+  return sum;
+}
+
 // ---- pairs of 16-bit floats, low half first -------------------------------------------------------------------------------
 __device__ inline uint32_t PackBf16(float low, float high) {
   uint32_t pair;

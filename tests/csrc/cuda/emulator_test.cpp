@@ -145,6 +145,18 @@ void TestCollectives() {
   for (int i = 0; i < 64; ++i) PRISM_CHECK(out[i] == sums[i / 32], "lane %d: %f", i, static_cast<double>(out[i]));
 }
 
+void ScanKernel(int* sums) {
+  int sum = static_cast<int>(threadIdx.x) + 1;
+  for (int lanes = 1; lanes < 32; lanes *= 2) sum = cuda::AddFromBelow(sum, lanes);
+  sums[threadIdx.x] = sum;
+}
+
+void TestScan() {
+  int sums[32];
+  cuda::Launch(ScanKernel, 1, 32, 0, nullptr, sums);
+  for (int i = 0; i < 32; ++i) PRISM_CHECK(sums[i] == (i + 1) * (i + 2) / 2, "lane %d: %d", i, sums[i]);
+}
+
 void TestBits() {
   PRISM_CHECK(__funnelshift_r(0x89abcdefu, 0x01234567u, 4) == 0x789abcdeu, "a shift of 4");
   PRISM_CHECK(__funnelshift_r(1u, 2u, 0) == 1u && __funnelshift_r(1u, 2u, 32) == 1u, "shifts wrap at 32");
@@ -239,6 +251,7 @@ int main() {
   TestSparseMma();
   TestGridBarrier();
   TestCollectives();
+  TestScan();
   TestBits();
   TestPairs();
   TestSharedAddress();

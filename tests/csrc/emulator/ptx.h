@@ -163,6 +163,11 @@ inline uint32_t Permute(uint32_t a, uint32_t b, uint32_t selectors) {
 }
 inline uint32_t AndOr(uint32_t a, uint32_t mask, uint32_t bits) { return (a & mask) | bits; }
 
+inline int AddFromBelow(int value, int lanes) {
+  const int below = __shfl_up_sync(0xffffffffu, value, static_cast<unsigned>(lanes));
+  return emulator::Lane() >= lanes ? value + below : value;
+}
+
 inline uint2 LoadOnce8(const void* at) {
   if (reinterpret_cast<uintptr_t>(at) % 8 != 0) emulator::Fail("an address is not aligned to 8 bytes");
   uint2 value;
