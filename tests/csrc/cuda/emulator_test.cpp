@@ -169,6 +169,19 @@ void TestBits() {
   cuda::PrefetchL2(nullptr);
 }
 
+void SharedKernel(uint16_t* out) {
+  PRISM_DYNAMIC_SMEM(shared);
+  cuda::StoreShared2(cuda::ToShared(shared), 2 * (63 - threadIdx.x), static_cast<uint16_t>(threadIdx.x));
+  __syncthreads();
+  out[threadIdx.x] = reinterpret_cast<uint16_t*>(shared)[threadIdx.x];
+}
+
+void TestSharedAddress() {
+  uint16_t out[64] = {};
+  PRISM_CHECK(cuda::Launch(SharedKernel, 1, 64, 128, nullptr, out) == cudaSuccess, "launch");
+  for (int i = 0; i < 64; ++i) PRISM_CHECK(out[i] == 63 - i, "element %d: %d", i, out[i]);
+}
+
 void PairsKernel(const uint32_t* in, float* out) {
   const float2 pair = cuda::UnpackFp16(cuda::LoadOnce8(in).y);
   cuda::Store16(out, make_uint4(__float_as_uint(pair.x), __float_as_uint(pair.y), 0, 0));
@@ -243,6 +256,7 @@ int main() {
   TestScan();
   TestBits();
   TestPairs();
+  TestSharedAddress();
   MustDie("a barrier that one thread skips", SkippedBarrier);
   MustDie("a quad whose columns do not rise", EqualColumns);
   MustDie("an asynchronous copy that is not waited for", UnfinishedCopy);
