@@ -4,18 +4,19 @@
 // two buffers, and the survivors of the next chunk are loaded before this one is multiplied. Needs columns that rise in each
 // row, and finite x: a tile multiplies pruned weights as zeros.
 //
-// Why tiles and not gathers: a survivor costs about 8 instructions of a lane (its two halves of words, three comparisons, a
-// 2-byte store) whatever the number of tokens, where a gather costs more than one per token. A lane stores pairs of
-// neighbours, 4 bytes of each stream: at half the weights kept, lanes then lie 2 words apart, a store takes about 2 clocks;
-// with 16-byte loads it would be 8 words and up to 8 clocks. Rows of unequal length: each row takes a window of survivors
-// that fits its own mean per chunk, and goes on with another where that was too short; what a whole row costs more than an
-// empty one is bounded by the width of a chunk.
+// Why tiles and not gathers: a survivor costs 9 instructions of a lane (SASS of sm_90: its halves of two words, two
+// comparisons, a 2-byte store, a count) whatever the number of tokens, where a gather costs more than one per token. A lane
+// stores pairs of neighbours, 4 bytes of each stream: at half the weights kept, lanes then lie 2 words apart and a store takes
+// about 2 clocks; with 16-byte loads it would be 8 words and up to 8 clocks. Rows of unequal length: each row takes a window
+// of survivors that fits its own mean per chunk, and goes on with another where that was too short; what a whole row costs
+// more than an empty one is bounded by the width of a chunk.
 //
-// Bounds, calculated for 14336x4096 at 4.3 TB/s, not measured: 4 bytes per survivor are 27 us at 50 %, 16 at 70 %, 5.5 at
-// 90 % (dense bf16: 27); beside it 1/4 instruction of a warp per survivor and 1/9 per weight of the tile, 15, 12 and 9 us of
-// issue slots. Up to 16 tokens: about the time of dense at 50 %, 1.3 times as fast at 70 %, 2 times at 90 %; cuSPARSE reads
-// 6 bytes per survivor and gathers. 64 tokens: 235 MB of x from the second cache, about 40 us at any density. 256: the
-// survivors are read four times; unpacking and a dense product take over before (crossovers.json).
+// Bounds, calculated for 14336x4096 on an H200 at 4.3 TB/s, not measured. Bytes: 4 per survivor, 27 us at 50 %, 16 at 70 %,
+// 5.5 at 90 % (dense bf16: 27). Issue slots: about 120 instructions of a warp per row and chunk of 192 survivors, 75 where a
+// chunk of 512 columns has fewer than 80, and 32 per 1024 weights of the product: 22, 17 and 11 us. So up to 16 tokens about
+// the time of dense at 50 %, 1.6 times as fast at 70 %, 2.4 times at 90 %; cuSPARSE reads 6 bytes per survivor and gathers.
+// 64 tokens: 235 MB of x from the second cache, about 40 us at any density. 256: the survivors are read four times; unpacking
+// and a dense product take over before (crossovers.json).
 #include "csr_linear_tiles.cuh"
 
 #include "common/ptx.cuh"
@@ -31,11 +32,11 @@ constexpr int kRows = kWarps * kRowsPerWarp;  // of a tile
 constexpr int kPanels = kRows / 16;
 constexpr int kParts = kWarps / kPanels;     // of a chunk, each multiplied by a warp
 constexpr int kChunkUnit = 32 * kParts;
-constexpr int kMostChunk = 512;              // two buffers then take 68 KB, and three blocks share a multiprocessor
+constexpr int kMostChunk = 512;              // two buffers then take 68 KB
 constexpr int kMostTokens = 64;
 constexpr int kSteps = 4;                    // pairs of survivors that a lane holds of a row
 constexpr int kStepSurvivors = 64;           // of a warp
-constexpr int kSurvivorsPerChunk = 192;      // of a mean row: a window of 4 steps then holds it with 6 sigma to spare
+constexpr int kSurvivorsPerChunk = 192;      // of a mean row: a window of 4 steps holds it with 6 sigma to spare
 constexpr int kSumStride = kRows + 1;
 constexpr unsigned kAll = 0xffffffffu;
 // Row-split gathers cost a clock per 16 bytes of 8 tokens, 2 per survivor; a tile about 1/32 per weight, survivor or not.
@@ -64,8 +65,8 @@ struct Streams {
 // The survivors of a row from its cursor on, or from one before.
 template <bool kWide>
 struct Window {
-  uint32_t values[kSteps];
-  uint32_t columns[kWide ? 2 * kSteps : kSteps];
+  uint32_t values[kSteps] = {};
+  uint32_t columns[kWide ? 2 * kSteps : kSteps] = {};
 
   __device__ uint32_t Column(int step, int half) const {
     if constexpr (kWide) return columns[2 * step + half];
@@ -73,46 +74,56 @@ struct Window {
   }
 
   __device__ void Load(const Streams& from, const Cursor& row, int lane) {
-    const int lane_first = (row.next & ~1) + 2 * lane;
+    const int first = row.next & ~1;
+    if (first + kStepSurvivors * row.steps <= row.end) {  // every window of a row but its last: no lane has to compare
+#pragma unroll
+      for (int step = 0; step < kSteps; ++step) {
+        if (step < row.steps) LoadPair(from, first + kStepSurvivors * step + 2 * lane, step);
+      }
+      return;
+    }
 #pragma unroll
     for (int step = 0; step < kSteps; ++step) {
-      const int at = lane_first + kStepSurvivors * step;
-      values[step] = 0;
-      if constexpr (kWide) {
-        columns[2 * step] = columns[2 * step + 1] = 0;
-      } else {
-        columns[step] = 0;
-      }
-      if (step >= row.steps || at >= row.end) continue;
-      const bool pair = at + 1 < row.end;
-      values[step] = pair ? __ldg(reinterpret_cast<const uint32_t*>(from.values + at)) : __ldg(from.values + at);
-      if constexpr (kWide) {
-        const auto* columns32 = static_cast<const uint32_t*>(from.columns) + at;
-        if (pair) {
-          const uint2 both = __ldg(reinterpret_cast<const uint2*>(columns32));
-          columns[2 * step] = both.x, columns[2 * step + 1] = both.y;
-        } else {
-          columns[2 * step] = __ldg(columns32);
-        }
-      } else {
-        const auto* columns16 = static_cast<const uint16_t*>(from.columns) + at;
-        columns[step] = pair ? __ldg(reinterpret_cast<const uint32_t*>(columns16)) : __ldg(columns16);
-      }
+      const int at = first + kStepSurvivors * step + 2 * lane;
+      if (step < row.steps && at + 1 < row.end) LoadPair(from, at, step);
+      if (step < row.steps && at + 1 == row.end) LoadLast(from, at, step);
+    }
+  }
+
+  __device__ void LoadPair(const Streams& from, int at, int step) {
+    values[step] = __ldg(reinterpret_cast<const uint32_t*>(from.values + at));
+    if constexpr (kWide) {
+      const uint2 both = __ldg(reinterpret_cast<const uint2*>(static_cast<const uint32_t*>(from.columns) + at));
+      columns[2 * step] = both.x, columns[2 * step + 1] = both.y;
+    } else {
+      columns[step] = __ldg(reinterpret_cast<const uint32_t*>(static_cast<const uint16_t*>(from.columns) + at));
+    }
+  }
+
+  // The last survivor of a row; what would be its neighbour may lie past the stream.
+  __device__ void LoadLast(const Streams& from, int at, int step) {
+    values[step] = __ldg(from.values + at);
+    if constexpr (kWide) {
+      columns[2 * step] = __ldg(static_cast<const uint32_t*>(from.columns) + at);
+    } else {
+      columns[step] = __ldg(static_cast<const uint16_t*>(from.columns) + at);
     }
   }
 
   // Of a window loaded at `row`. Stores what lies in columns [begin, begin + chunk) to the row of a tile; returns how many the warp stored.
-  __device__ int Scatter(const Cursor& row, uint32_t begin, uint32_t chunk, uint16_t* tile_row, int lane) const {
+  __device__ int Scatter(const Cursor& row, uint32_t begin, uint32_t chunk, SharedAddress tile_row, int lane) const {
+    // Of this lane's first survivor behind the cursor; -1, which is none of the row, where the window begins one before it.
+    const int behind = 2 * lane - (row.next & 1);
+    const auto left = static_cast<uint32_t>(row.end - row.next);
     int stored = 0;
 #pragma unroll
     for (int step = 0; step < kSteps; ++step) {
       if (step >= row.steps) continue;
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const int at = (row.next & ~1) + kStepSurvivors * step + 2 * lane + half;
         const uint32_t column = Column(step, half) - begin;
-        if (at < row.next || at >= row.end || column >= chunk) continue;
-        tile_row[column] = static_cast<uint16_t>(values[step] >> 16 * half);
+        if (static_cast<uint32_t>(behind + kStepSurvivors * step + half) >= left || column >= chunk) continue;
+        StoreShared2(tile_row, 2 * column, static_cast<uint16_t>(values[step] >> 16 * half));
         ++stored;
       }
     }
@@ -146,11 +157,13 @@ __device__ void FillRows(const Streams& streams, Cursor& mine, Window<kWide> (&w
     for (int i = 8 * lane; i < chunk; i += 256) *reinterpret_cast<uint4*>(tile + r * stride + i) = make_uint4(0, 0, 0, 0);
   }
   __syncwarp();
+  const SharedAddress first_row = ToShared(tile);
 #pragma unroll
   for (int r = 0; r < kRowsPerWarp; ++r) {
+    const SharedAddress tile_row = first_row + 2 * r * stride;
     Cursor row = CursorOf(mine, r);
     for (;;) {
-      const int stored = windows[r].Scatter(row, begin, static_cast<uint32_t>(chunk), tile + r * stride, lane);
+      const int stored = windows[r].Scatter(row, begin, static_cast<uint32_t>(chunk), tile_row, lane);
       const int window_end = (row.next & ~1) + kStepSurvivors * row.steps;
       row.next += stored;
       windows[r].Load(streams, row, lane);  // of the next chunk, unless the window ended before this one
