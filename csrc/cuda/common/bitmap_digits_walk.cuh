@@ -169,7 +169,7 @@ class DigitsWarp {
   __device__ static uint2* GroupSums(unsigned char* at, int tile) { return reinterpret_cast<uint2*>(at + tile * 32); }
 
   __device__ void PublishSize(int panel, int size) const {
-    size = SumOfWarp(size);
+    size = AddUpWarp(size);
     if (lane_ == 0) Sizes(panel)[threadIdx.x / 32] = size;
   }
 
@@ -178,7 +178,7 @@ class DigitsWarp {
   // Where this warp's share of a panel begins; its first 4 KB are asked for.
   __device__ int64_t Begin(int panel, int64_t offset) const {
     const int warp = static_cast<int>(threadIdx.x) / 32;
-    const int64_t begin = min(max(offset, int64_t{0}), a_.size) + SumOfWarp(lane_ < warp ? Sizes(panel)[lane_] : 0);
+    const int64_t begin = min(max(offset, int64_t{0}), a_.size) + AddUpWarp(lane_ < warp ? Sizes(panel)[lane_] : 0);
     if (128 * lane_ < Sizes(panel)[warp] && begin + 128 * lane_ < a_.size) PrefetchL2(a_.codes + begin + 128 * lane_);
     return begin;
   }

@@ -162,6 +162,13 @@ __device__ inline int AddFromBelow(int value, int lanes) {
   return sum;
 }
 
+// The sum of all lanes' values, in one instruction.
+__device__ inline int AddUpWarp(int value) {
+  int sum;
+  asm volatile("redux.sync.add.s32 %0, %1, 0xffffffff;" : "=r"(sum) : "r"(value));
+  return sum;
+}
+
 // ---- pairs of 16-bit floats, low half first -------------------------------------------------------------------------------
 __device__ inline uint32_t PackBf16(float low, float high) {
   uint32_t pair;

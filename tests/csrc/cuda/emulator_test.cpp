@@ -149,12 +149,14 @@ void ScanKernel(int* sums) {
   int sum = static_cast<int>(threadIdx.x) + 1;
   for (int lanes = 1; lanes < 32; lanes *= 2) sum = cuda::AddFromBelow(sum, lanes);
   sums[threadIdx.x] = sum;
+  sums[32 + threadIdx.x] = cuda::AddUpWarp(static_cast<int>(threadIdx.x) + 1);
 }
 
 void TestScan() {
-  int sums[32];
+  int sums[64];
   cuda::Launch(ScanKernel, 1, 32, 0, nullptr, sums);
   for (int i = 0; i < 32; ++i) PRISM_CHECK(sums[i] == (i + 1) * (i + 2) / 2, "lane %d: %d", i, sums[i]);
+  for (int i = 32; i < 64; ++i) PRISM_CHECK(sums[i] == 32 * 33 / 2, "lane %d: %d", i % 32, sums[i]);
 }
 
 void TestBits() {

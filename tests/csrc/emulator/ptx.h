@@ -168,6 +168,11 @@ inline int AddFromBelow(int value, int lanes) {
   return emulator::Lane() >= lanes ? value + below : value;
 }
 
+inline int AddUpWarp(int value) {
+  for (int lanes = 16; lanes > 0; lanes /= 2) value += __shfl_xor_sync(0xffffffffu, value, lanes);
+  return value;
+}
+
 inline uint2 LoadOnce8(const void* at) {
   if (reinterpret_cast<uintptr_t>(at) % 8 != 0) emulator::Fail("an address is not aligned to 8 bytes");
   uint2 value;
