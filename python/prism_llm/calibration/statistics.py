@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-_TOKENS_AT_A_TIME = 1024
+_TOKENS_AT_A_TIME = 256
 
 
 class CalibrationError(RuntimeError):
@@ -52,7 +52,7 @@ class InputStatistics:
         if rows.shape[0] == 0:
             return
         self.tokens += rows.shape[0]
-        # Some tokens at a time: the copies in float32 and float64 are larger than the activations themselves.
+        # Few tokens at a time: the copies in float32 and float64 are larger than the activations themselves.
         for part in rows.split(_TOKENS_AT_A_TIME):
             part = part.float()
             self.sum_squares += part.square().sum(0, dtype=torch.float64)
@@ -83,5 +83,5 @@ class InputStatistics:
                 f"calibration of {name}: activations must be finite, got a sum of squares of "
                 f"{self.sum_squares[bad][0].item()} at input {int(bad.nonzero()[0])} after {self.tokens} tokens"
             )
-        if self.gram is not None and not bool(self.gram.isfinite().all()):
+        if self.gram is not None and not bool(torch.stack(torch.aminmax(self.gram)).isfinite().all()):
             raise CalibrationError(f"calibration of {name}: X^T X must be finite, got an overflow of float32")

@@ -11,6 +11,9 @@ from prism_kernels import ops
 
 from .masks import Pattern, share_of
 
+# Rows are independent: copies in float32 stay small beside a block, and products are large enough to be efficient.
+_ROWS_AT_A_TIME = 512
+
 
 def obs_one_shot(weight: Tensor, mask: Tensor, inverse: Tensor) -> Tensor:
     """PRISM's one-shot update: the sum over pruned weights of their single-weight OBS corrections.
@@ -19,15 +22,21 @@ def obs_one_shot(weight: Tensor, mask: Tensor, inverse: Tensor) -> Tensor:
     weights is ignored, as in the original.
 
     Args:
-        weight: float32 [n, k].
+        weight: [n, k], any float dtype that float32 holds.
         mask: bool [n, k], True = kept.
         inverse: float32 [k, k], H^-1.
 
     Returns:
         float32 [n, k], exactly 0 where pruned.
     """
-    pruned = torch.where(mask, 0.0, weight) / inverse.diagonal()
-    return torch.where(mask, torch.addmm(weight, pruned, inverse, alpha=-1), 0.0)
+    result = torch.empty_like(weight, dtype=inverse.dtype)
+    diagonal = inverse.diagonal()
+    for begin in range(0, weight.shape[0], _ROWS_AT_A_TIME):
+        rows = slice(begin, begin + _ROWS_AT_A_TIME)
+        kept, part = mask[rows], weight[rows].to(inverse.dtype)
+        pruned = torch.where(kept, 0.0, part).div_(diagonal)
+        result[rows] = torch.where(kept, part.addmm(pruned, inverse, alpha=-1), 0.0)
+    return result
 
 
 @dataclass(frozen=True)
