@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-_TOKENS_AT_A_TIME = 256
+_TOKENS_AT_A_TIME = 128
 
 
 class CalibrationError(RuntimeError):

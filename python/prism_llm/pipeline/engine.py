@@ -33,7 +33,7 @@ Progress = Callable[[int, int, str], object]
 _ALL_LINEARS: tuple[str, ...] = Recipe.model_fields["targets"].default
 
 # Enough for efficient matrix products, few enough that one batch's activations stay small beside a block.
-_TOKENS_PER_BATCH = 1024
+_TOKENS_PER_BATCH = 512
 _PROBE_TOKENS = 32
 # Of SINQ's factors where a row is one group.
 _WIDEST_STRIP = 2**31 - 1
@@ -126,10 +126,12 @@ def _capture(
     with store.outside():
         batches = list(_batches(model, calibration)) if recipe.needs_calibration else []
         probe = [_probe_tokens(model)] if probed else []
-        # One token through the first block shows what blocks return; then the block makes room for the rest.
-        store.load(0)
-        adapter.capture([part[:1, :1] for part in (*batches, *probe)[:1]])
-        store.unload(0)
+        first = adapter.first_call((*batches, *probe)[0][:1, :1])
+    # One token through the first block shows what blocks return; then it makes room for what lies outside of blocks.
+    store.load(0)
+    adapter.learn_output(*first)
+    store.unload(0)
+    with store.outside():
         return (adapter.capture(batches) if batches else None), (adapter.capture(probe) if probe else None)
 
 

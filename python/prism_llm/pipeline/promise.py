@@ -26,7 +26,7 @@ from prism_kernels.formats import PackedWeight
 from ..pruning import Pattern, share_of
 from .recipe import Recipe
 
-_ROWS_AT_A_TIME = 256
+_ROWS_AT_A_TIME = 32
 # Of the weights: what rounding down may lose without a note.
 _UNMENTIONED = 0.01
 
@@ -107,5 +107,8 @@ def _units(zeros: Tensor, recipe: Recipe, pruned: int | None) -> Iterator[_Units
 
 
 def _count(zeros: Tensor) -> Tensor:
-    """int64, sums over the last dimension; some rows at a time, because torch sums copies in int64."""
-    return torch.cat([part.sum(-1) for part in zeros.split(_ROWS_AT_A_TIME)]) if len(zeros) else zeros.sum(-1)
+    """int64, sums over the last dimension; few rows at a time, because torch sums copies in int64."""
+    counts = torch.empty(zeros.shape[:-1], dtype=torch.int64, device=zeros.device)
+    for begin in range(0, len(zeros), _ROWS_AT_A_TIME):
+        counts[begin : begin + _ROWS_AT_A_TIME] = zeros[begin : begin + _ROWS_AT_A_TIME].sum(-1)
+    return counts
