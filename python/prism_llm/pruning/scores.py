@@ -17,7 +17,7 @@ CLEARCUT_INTERACTION = 0.1
 
 # Scores that divide by sums are computed in float64, this many weights at a time, and rounded once: what is equal by
 # its formula is then equal in float32 as well, so ties do not depend on the order of sums or on the device.
-_CHUNK_ELEMENTS = 1 << 20
+_CHUNK_ELEMENTS = 1 << 17
 
 
 def magnitude_score(weight: Tensor) -> Tensor:
