@@ -20,7 +20,8 @@ from prism_kernels.nn import (
     TieredLinear,
 )
 
-from ..calibration import InputStatistics
+from ..calibration import InputStatistics, UpperPanels
+from ..memory import return_free_memory
 from ..pruning import (
     HessianSolver,
     Pattern,
@@ -161,13 +162,17 @@ def _compensate(
         score = "" if plain.score == recipe.score else f", score {plain.score} instead of {recipe.score}"
         result.notes += [*solver.notes, f"fallback: no compensation{score}"]
         return result
+    # Each stage leaves holes in the heap that the next does not fit into.
+    return_free_memory()
     if recipe.compensate == "obs_one_shot":
         chosen = choose_mask(dense, recipe, statistics, pruned)
+        return_free_memory()
         values = obs_one_shot(dense, chosen.mask, operator)
         result = _finish(name, weight.dtype, values, chosen, recipe, statistics)
     else:
         adaptive = recipe.score == "sparsegpt" or not recipe.prunes
         fixed = None if adaptive else choose_mask(dense, recipe, statistics, pruned)
+        return_free_memory()
         living = torch.where(solver.dead_inputs(), 0.0, dense).float()
         if recipe.compensate == "least_squares" and recipe.prunes:
             result = _solve(name, weight.dtype, living, recipe, statistics, solver, operator, fixed, pruned)
@@ -226,7 +231,7 @@ def _solve(
     recipe: Recipe,
     statistics: InputStatistics,
     solver: HessianSolver,
-    factor: Tensor | None,
+    factor: UpperPanels | None,
     chosen: Selection | None,
     pruned: int | None,
 ) -> CompressedWeight:
@@ -259,17 +264,19 @@ def _sweep(
     living: Tensor,
     recipe: Recipe,
     statistics: InputStatistics,
-    factor: Tensor,
+    factor: UpperPanels,
     chosen: Selection | None,
     pruned: int | None,
 ) -> CompressedWeight:
-    """The sweep over `living`, whose dead inputs have no weights, on a chosen mask or (None) finding it."""
+    """The sweep over `living`, whose dead inputs have no weights, on a chosen mask or (None) finding it.
+
+    It takes the place of `living`."""
     mask = None if chosen is None else chosen.mask
     order = None if chosen is None else chosen.order
     grid = None
     if recipe.bits is not None and recipe.round == "joint":
         grid = SweepGrid(recipe.bits, recipe.group_size, _column_scale(living, mask, recipe, statistics))
-    swept = _swept(living, factor, recipe, mask, pruned, grid)
+    swept = _swept(living, factor, recipe, mask, pruned, grid, overwrite=True)
     kept = swept.mask if recipe.prunes else None
     if grid is None:
         return _finish(name, dtype, swept.weight, Selection(swept.mask, order), recipe, statistics)
@@ -285,11 +292,12 @@ def _sweep(
 
 def _swept(
     living: Tensor,
-    factor: Tensor,
+    factor: UpperPanels,
     recipe: Recipe,
     mask: Tensor | None,
     pruned: int | None,
     grid: SweepGrid | None = None,
+    overwrite: bool = False,
 ) -> SweepResult:
     return obs_sweep(
         living,
@@ -300,6 +308,7 @@ def _swept(
         pruned=pruned,
         block_size=recipe.block_size,
         grid=grid,
+        overwrite=overwrite,
     )
 
 
