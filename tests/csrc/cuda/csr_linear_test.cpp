@@ -80,6 +80,8 @@ void Tiles() {
     Weight tall(70, 200, dtype, wide);
     for (const int64_t m : {3, 17, 70}) Multiply(tall, m, true, dtype, true);
   }
+  Weight filling(197, 139, DType::kFloat16, false);  // tiles of 32 rows for few tokens too
+  for (const int64_t m : {3, 11}) Multiply(filling, m, true, DType::kFloat16, true);
   // A whole row among empty ones takes many windows of a chunk; chunks of 512, 384 and 128 columns.
   for (const int64_t percent : {0, 50, 100}) {
     Weight uneven(37, 1210, DType::kBFloat16, false, [&](int64_t row) { return row == 30 ? 100 : percent; });
