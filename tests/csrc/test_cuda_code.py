@@ -77,7 +77,6 @@ KERNELS = {
     "TieredUnpackKernel": Expected(80, (r"STG\.E.*128", r"LDG\.E.*128")),
     "TokenScalesKernel": Expected(64),
     "ArrangeFragmentsKernel": Expected(64, (r"STG\.E.*128",)),
-    "BitmapSumKernel": Expected(64),
     # The largest of its shapes has one block per multiprocessor.
     "BitmapMmaKernel": Expected(255, (r"LDGSTS\.E.*128", r"LDG\.E.*128", r"HMMA\.16816", r"LDS\.128")),
     # A block of 16 warps fits.
