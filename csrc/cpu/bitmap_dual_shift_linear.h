@@ -27,11 +27,14 @@ namespace avx2 {
 extern const BitmapDualShiftLinearKernel kBitmapDualShiftLinear, kBitmapDualShiftLinearInt8;
 }
 namespace avx512 {
-extern const BitmapDualShiftLinearKernel kBitmapDualShiftLinear, kBitmapDualShiftLinearInt8;
+extern const BitmapDualShiftLinearKernel kBitmapDualShiftLinear, kBitmapDualShiftLinearInt16, kBitmapDualShiftLinearInt8;
 }
 namespace avx512_bf16 {
 extern const BitmapDualShiftLinearKernel kBitmapDualShiftLinear;
 }
+
+// Tokens up to which activations of 16 bits multiply 4-bit codes faster than bfloat16 does.
+inline constexpr int64_t kBitmapDualShiftLinearInt16Tokens = 8;
 
 // Groups of whole quads have kernels for each instruction set; any other group size takes one generic kernel.
 const BitmapDualShiftLinearKernel& PickBitmapDualShiftLinear(Arithmetic arithmetic, int64_t group_size, int64_t k);

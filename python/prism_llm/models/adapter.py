@@ -7,6 +7,7 @@ layers differ), whatever the transformers version calls them.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -117,13 +118,15 @@ def first_output(output: Any) -> Tensor:
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Dropout off inside; every module's own training flag comes back after."""
-    training = [module for module in model.modules() if module.training]
+    # Weakly: what is replaced meanwhile must be free to go, with its weights.
+    training = [weakref.ref(module) for module in model.modules() if module.training]
     model.eval()
     try:
         yield
     finally:
-        for module in training:
-            module.training = True
+        for module in (reference() for reference in training):
+            if module is not None:
+                module.training = True
 
 
 def _configured_layers(model: nn.Module) -> int | None:

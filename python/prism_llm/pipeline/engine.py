@@ -254,6 +254,14 @@ def _compress_linear(
 def _leave_to_factors(recipe: Recipe, plan: list[dict[str, nn.Linear]], left: dict[str, str]) -> set[str]:
     """The linears that get factors; where the recipe does nothing else, the others leave the plan."""
     factored = low_rank_names(recipe, [item for linears in plan for item in linears.items()])
+    instead = (
+        recipe.low_rank is not None and recipe.low_rank_of == "weight" and (recipe.prunes or recipe.bits is not None)
+    )
+    if instead and all(name in factored for linears in plan for name in linears):
+        raise ValueError(
+            "compress: low_rank_targets must leave a linear to prune or quantize where factors stand instead of the "
+            f"weights (low_rank_of weight), got {list(recipe.low_rank_targets)}, which matches all"
+        )
     if recipe.low_rank is not None and not recipe.prunes and recipe.bits is None:
         for linears in plan:
             for name in [name for name in linears if name not in factored]:
