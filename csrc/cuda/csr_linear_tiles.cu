@@ -147,7 +147,8 @@ __device__ Streams FindRows(const CsrRows& w, int64_t first_row, int num_rows, i
   const int64_t origin = offset(first_row) & ~int64_t{1}, row = first_row + min(lane, num_rows - 1);
   mine.next = Clamp(offset(row) - origin);
   mine.end = max(Clamp(offset(row + 1) - origin), mine.next);
-  const float mean = static_cast<float>(mine.end - mine.next) * static_cast<float>(chunk) / static_cast<float>(w.k);
+  const float chunks = static_cast<float>(max(w.k, int64_t{1})) / static_cast<float>(chunk);
+  const float mean = static_cast<float>(mine.end - mine.next) / chunks;
   mine.steps = 1 + static_cast<int>(min((1.25f * mean + 16.0f) / kStepSurvivors, kSteps - 1.0f));
   const auto* columns = static_cast<const char*>(w.columns) + origin * (w.wide_columns ? 4 : 2);
   return {static_cast<const uint16_t*>(w.values) + origin, columns};

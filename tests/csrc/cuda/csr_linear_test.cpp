@@ -129,6 +129,8 @@ int main() {
   Tiles();
   Weight no_columns(3, 0, DType::kFloat32, false);
   for (const int64_t m : {1, 2}) Multiply(no_columns, m, true);
+  Weight no_columns16(3, 0, DType::kBFloat16, false);
+  Multiply(no_columns16, 2, true, DType::kBFloat16, true);
   Weight long_rows(3, 60'000, DType::kBFloat16, false);  // x of one token is larger than shared memory
   Unpack(long_rows, true);
   return 0;
