@@ -37,7 +37,7 @@ bool IsFourBit(const BitmapDualShiftLinearArgs& a) { return a.bits == 4 && a.cod
 
 bool TakesDigits(const BitmapDualShiftLinearArgs& a) {
   const auto aligned = [](const void* at, uintptr_t bytes) { return reinterpret_cast<uintptr_t>(at) % bytes == 0; };
-  return IsFourBit(a) && !a.quantized && TakesBitmapDigits(a.m, a.k, a.group_size) && aligned(a.bitmap, 8) && aligned(a.scale, 4) && aligned(a.zero, 2);
+  return IsFourBit(a) && !a.quantized && TakesBitmapDigits(a.m, a.k, a.group_size) && aligned(a.bitmap, 16) && aligned(a.scale, 4) && aligned(a.zero, 2);
 }
 
 }  // namespace

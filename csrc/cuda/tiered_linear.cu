@@ -25,16 +25,9 @@ namespace {
 constexpr int kSegmentVectors = 2, kSegmentBytes = kSegmentVectors * 16 * 32, kSegments = 4, kRingBytes = kSegments * kSegmentBytes;
 constexpr int kWarpBytes = kRingBytes + 16;
 static_assert(2 * kTileValues + 16 <= kSegmentBytes && kSegments >= 4, "a tile lies in two segments");
-constexpr int kSumStride = 17;
 constexpr int kTableBytes = 16 * 8;
 constexpr int kPlainResident = 4;  // blocks per multiprocessor that registers are spent for; left free, the compiler spills
 constexpr int kPlainTokens = kTileThreads / static_cast<int>(kPanelRows);
-
-__device__ void Store(const TieredBlocks& w, const TieredLinearArgs& a, int64_t token, int64_t row, float sum) {
-  if (token >= a.m || row >= w.n) return;
-  if (a.bias != nullptr) sum += LoadFloat(a.bias, a.dtype, row);
-  StoreFloat(sum, a.y, a.dtype, token * w.n + row);
-}
 
 // By the mask of two columns of two rows: for each row the selectors of its pair among the bytes of four values, of which the
 // last is 0 unless all four are kept. The upper half of the first is the mask of that value.
@@ -50,8 +43,10 @@ __device__ void FillTable(unsigned char* table) {
   reinterpret_cast<uint2*>(table)[mask] = make_uint2(selectors[0], selectors[1]);
 }
 
-struct TieredMmaArgs : TieredLinearArgs {
+struct TieredMmaArgs {
+  const uint16_t* x;
   int64_t x_stride;  // elements between rows of x: whole tiles, 0 past k
+  LinearOutput out;
 };
 
 // One warp's share of a chunk of tiles. Its values are one range of the stream, which passes through a ring of shared memory
@@ -69,7 +64,7 @@ class TieredWarp {
     dense_ = Kept(64 * t + 8 * g);
 #pragma unroll
     for (int j = 0; j < kTiles; ++j) {  // lanes of tokens past m read the last one: no output of theirs is stored
-      rows_[j] = static_cast<const uint16_t*>(a.x) + min(first_token + 8 * j + g, a.m - 1) * a.x_stride + 2 * t;
+      rows_[j] = a.x + min(first_token + 8 * j + g, a.out.m - 1) * a.x_stride + 2 * t;
     }
   }
 
@@ -171,7 +166,7 @@ class TieredWarp {
       for (int i = 0; i < kSegmentVectors; ++i) {
         if (copied_ + 512 * i < stop_) CopyAsync16(ring + slot + 512 * i, from_ + 512 * i);
       }
-      if (slot == 0) CopyAsync16(ring + kRingBytes, from_);  // for reads across the end of the ring
+      if (slot == 0 && copied_ < stop_) CopyAsync16(ring + kRingBytes, from_);  // for reads across the end of the ring
     } else {
       for (int i = 0; i < kSegmentVectors; ++i) CopyInside(ring + slot + 512 * i, i);
       if (slot == 0) CopyInside(ring + kRingBytes, 0);
@@ -245,7 +240,7 @@ template <class Arithmetic, int kTiles>
 __global__ void __launch_bounds__(kTileThreads, kTiles > 2 ? 2 : 3) TieredMmaKernel(TieredBlocks w, TieredMmaArgs a) {
   PRISM_DYNAMIC_SMEM(shared);
   constexpr int kTokens = 8 * kTiles;
-  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32, g = lane / 4, t = lane % 4;
+  const int warp = static_cast<int>(threadIdx.x) / 32;
   const int64_t panel = blockIdx.x, first_token = static_cast<int64_t>(blockIdx.y) * kTokens;
   unsigned char* const table = shared + (PanelTiles::kSharedBytes + 15) / 16 * 16;
   unsigned char* const rings = table + kTableBytes;
@@ -258,19 +253,17 @@ __global__ void __launch_bounds__(kTileThreads, kTiles > 2 ? 2 : 3) TieredMmaKer
     work.Run(first, tiles.ShareBegin(warp), tiles.ShareBegin(warp + 1), sums);
   }
   __syncthreads();
-  auto* const kept = reinterpret_cast<float*>(rings);  // [warps, tokens, kSumStride]
+  using Sums = BlockSums<1, kTokens>;
+  static_assert(Sums::kWarpFloats * 4 <= kWarpBytes, "sums fit where rings were");
+  auto* const kept = reinterpret_cast<float*>(rings);
 #pragma unroll
-  for (int j = 0; j < kTiles; ++j) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) kept[(warp * kTokens + 8 * j + 2 * t + i % 2) * kSumStride + 2 * g + i / 2] = sums[j][i];
-  }
+  for (int j = 0; j < kTiles; ++j) Sums::Keep(kept + warp * Sums::kWarpFloats, 0, j, sums[j]);
   __syncthreads();
-  for (int i = static_cast<int>(threadIdx.x); i < kTokens * static_cast<int>(kPanelRows); i += kTileThreads) {
-    const int token = i / static_cast<int>(kPanelRows), row = i % static_cast<int>(kPanelRows);
-    float sum = 0.0f;
-    for (int other = 0; other < kTileWarps; ++other) sum += kept[(other * kTokens + token) * kSumStride + row];
-    Store(w, a, first_token + token, panel * kPanelRows + row, sum);
-  }
+  Sums::Finish(a.out, Arithmetic::kDType, kept, kTileWarps, first_token, panel * kPanelRows);
+}
+
+PRISM_HOST_DEVICE inline LinearOutput OutputOf(const TieredBlocks& w, const TieredLinearArgs& a) {
+  return {a.y, a.bias, nullptr, nullptr, a.dtype, a.m, w.n};
 }
 
 // Grid: x: panels, y: groups of kPlainTokens tokens; a thread has a row and a token, and a tile is decoded by all threads.
@@ -306,22 +299,21 @@ __global__ void __launch_bounds__(kTileThreads, kPlainResident) TieredPlainKerne
       __syncthreads();
     }
   }
-  Store(w, a, token, panel * kPanelRows + row, sum);
+  if (token < a.m && panel * kPanelRows + row < w.n) FinishOutput(OutputOf(w, a), a.dtype, token, panel * kPanelRows + row, sum);
 }
 
 template <class Arithmetic, int kTiles>
 cudaError_t LaunchMma(const TieredBlocks& w, const TieredMmaArgs& a, cudaStream_t stream) {
   constexpr int kRings = kTileWarps * kWarpBytes;
   const size_t shared = (PanelTiles::kSharedBytes + 15) / 16 * 16 + kTableBytes + kRings;
-  static_assert(kTileWarps * 8 * kTiles * kSumStride * 4 <= kRings, "sums fit where rings were");
-  const dim3 grid(static_cast<unsigned>(NumPanels(w.n)), static_cast<unsigned>(CeilDiv(a.m, int64_t{8} * kTiles)));
+  const dim3 grid(static_cast<unsigned>(NumPanels(w.n)), static_cast<unsigned>(CeilDiv(a.out.m, int64_t{8} * kTiles)));
   return Launch(TieredMmaKernel<Arithmetic, kTiles>, grid, kTileThreads, shared, stream, w, a);
 }
 
 template <class Arithmetic>
 cudaError_t LaunchTensorCores(const TieredBlocks& w, const TieredMmaArgs& a, cudaStream_t stream) {
-  if (a.m <= 8) return LaunchMma<Arithmetic, 1>(w, a, stream);
-  if (a.m <= 16) return LaunchMma<Arithmetic, 2>(w, a, stream);
+  if (a.out.m <= 8) return LaunchMma<Arithmetic, 1>(w, a, stream);
+  if (a.out.m <= 16) return LaunchMma<Arithmetic, 2>(w, a, stream);
   return LaunchMma<Arithmetic, 4>(w, a, stream);
 }
 
@@ -336,7 +328,7 @@ bool NeedsPadding(const TieredBlocks& w, const TieredLinearArgs& a) {
 // `stride`: elements between rows of x.
 cudaError_t LaunchPart(const TieredBlocks& w, const TieredLinearArgs& a, int64_t stride, cudaStream_t stream) {
   if (TakesTensorCores(w, a.dtype)) {
-    const TieredMmaArgs args{a, stride};
+    const TieredMmaArgs args{static_cast<const uint16_t*>(a.x), stride, OutputOf(w, a)};
     return a.dtype == DType::kBFloat16 ? LaunchTensorCores<BFloat16Arithmetic>(w, args, stream)
                                        : LaunchTensorCores<Float16Arithmetic>(w, args, stream);
   }

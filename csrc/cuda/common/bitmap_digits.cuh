@@ -16,16 +16,22 @@
 //
 // A block takes neighbouring panels one after another; its 16 warps split k, digits of a warp's share stay in shared memory.
 // Where a warp's share of a panel begins is the sum of the sizes of the shares before it, summed up from the masks while the
-// third panel before it is multiplied; survivors are copied asynchronously, up to three chunks of 32 quads ahead, across panels.
+// third panel before it is multiplied; then the share's survivors are asked for in the second-level cache, and copied from there
+// asynchronously, a chunk of 64 quads ahead.
 // A position costs the same whatever its mask: blocks of equal numbers of panels are equal work, also where one panel holds all
 // the survivors.
+//
+// Bound: instructions. Counted in the code of sm_90 at half of the weights and 1 token, a chunk of 4096 positions costs a warp 589 (groups of
+// 64 columns; 561 of 128): 4.6 (4.4) lane-instructions a position, 2.2 of them on the integer pipe, which takes one every two
+// cycles; the bandwidth of an H200 leaves time for 3.1. Of the 4.6, 2.5 expand codes (19 for 8 positions, 1 product for 512), 0.5
+// are per group, 1.6 find, copy and read ahead. A panel costs a warp 134 more: 1.05 a position of 4096 columns, 0.3 of 14336.
 #pragma once
 #include "bitmap_sources.cuh"
 
 namespace prism::cuda {
 
 struct BitmapDigitsArgs {
-  const uint8_t* bitmap;         // [panels, quads, 8], aligned to 8 bytes
+  const uint8_t* bitmap;         // [panels, quads, 8], aligned to 16 bytes; an even number of quads
   const uint8_t* codes;          // [size]
   const int64_t* panel_offsets;  // [panels + 1]
   const uint16_t* scale;         // bfloat16 [panels, groups, 16], aligned to 4 bytes
@@ -39,29 +45,31 @@ struct BitmapDigitsArgs {
   int m, groups;
 };
 
-inline constexpr int kDigits = 4, kDigitWarps = 16, kDigitThreads = 32 * kDigitWarps, kDigitStages = 4;
-inline constexpr int kDigitColumns = 4 * kChunkUnits;  // of a chunk
+inline constexpr int kDigits = 4, kDigitWarps = 16, kDigitThreads = 32 * kDigitWarps, kDigitStages = 2;
+inline constexpr int kPartColumns = 128, kPartQuads = kPartColumns / 4;  // what a warp's share is counted in; two make a chunk
 inline constexpr int kMostDigitTokens = 4;
 inline constexpr int kDigitAhead = 2;                  // panels whose shares' begins are known beyond the one that is multiplied
-inline constexpr int kExpansionCopies = 16, kEntryBytes = 8, kExpansionBytes = 256 * kExpansionCopies * kEntryBytes;
+inline constexpr int kEntryBytes = 8;
 
 // Where things lie in shared memory, in bytes. Tokens are 1, 2 or 4, those past m are 0.
 template <int kGroup, int kTokens>
 struct DigitsLayout {
   static constexpr int kTiles = kTokens <= 2 ? 1 : 2, kGroupSumBytes = kTiles * 8 * 4;
   static constexpr int kDigitBytes = 64 * kDigits * kTokens;  // of 64 columns
-  static constexpr int kData = 16 * kChunkUnits, kMostBytes = 32 * kChunkUnits, kStage = kData + kMostBytes + 48;
-  static constexpr int kRing = kExpansionBytes, kSizes = kRing + kDigitWarps * kDigitStages * kStage;
+  static constexpr int kCopies = kTokens <= 2 ? 16 : 8, kEntries = 256 * kCopies * kEntryBytes;  // of the table; 8 copies cost a cycle
+  static constexpr int kGrid = 32 * kPartQuads, kData = kGrid + 32 * 32, kMostBytes = 64 * kPartQuads, kStage = kData + kMostBytes + 48;
+  static constexpr int kRing = kEntries, kSizes = kRing + kDigitWarps * kDigitStages * kStage;
   static constexpr int kPanelSums = kDigitWarps * kTokens * static_cast<int>(kPanelRows) * 4;
   static constexpr int kSums = kSizes + 4 * kDigitWarps * 4;  // sizes are of four panels in turn, sums of two
   static constexpr int kDigitsAt = kSums + 2 * kPanelSums;    // sums of groups lie behind
 
-  PRISM_HOST_DEVICE static int GroupSums(int64_t k) { return kDigitsAt + static_cast<int>(CeilDiv(k, kDigitColumns)) * 2 * kDigitBytes; }
-  PRISM_HOST_DEVICE static int Bytes(int64_t k) { return GroupSums(k) + static_cast<int>(CeilDiv(k, kDigitColumns)) * (kDigitColumns / kGroup) * kGroupSumBytes; }
+  PRISM_HOST_DEVICE static int GroupSums(int64_t k) { return kDigitsAt + static_cast<int>(CeilDiv(k, kPartColumns)) * 2 * kDigitBytes; }
+  PRISM_HOST_DEVICE static int Bytes(int64_t k) { return GroupSums(k) + static_cast<int>(CeilDiv(k, kPartColumns)) * (kPartColumns / kGroup) * kGroupSumBytes; }
 };
 
 // Entries by a byte of a mask: {selectors of the first row | of the second << 16, a 1 in each nibble of the first row's codes}.
-__device__ inline void FillExpansions(unsigned char* table) {
+template <int kCopies>
+__device__ void FillExpansions(unsigned char* table) {
   const uint32_t mask = threadIdx.x % 256;
   uint32_t selectors[2] = {0, 0}, first_row = 0;
   int count = 0;
@@ -73,19 +81,20 @@ __device__ inline void FillExpansions(unsigned char* table) {
     count += kept;
   }
   const uint32_t both = selectors[0] | selectors[1] << 16;
+  constexpr int kSlots = kCopies / 2;
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {  // 8 neighbouring threads write to different banks
-    const uint32_t slot = (threadIdx.x + 2 * i + threadIdx.x / 256) % 8;
-    reinterpret_cast<uint4*>(table)[mask * 8 + slot] = make_uint4(both, first_row, both, first_row);
+  for (int i = 0; i < kSlots / 2; ++i) {  // neighbouring threads write to different banks
+    const uint32_t slot = (threadIdx.x + 2 * i + threadIdx.x / 256) % kSlots;
+    reinterpret_cast<uint4*>(table)[mask * kSlots + slot] = make_uint4(both, first_row, both, first_row);
   }
 }
 
-// The digits of a warp's chunks [begin, end) for all tokens, and what they sum up to in each group.
+// The digits of a warp's parts [begin, end) for all tokens, and what they sum up to in each group.
 template <int kTokens>
 class DigitWriter {
  public:
   __device__ DigitWriter(const BitmapDigitsArgs& a, int begin, int end, unsigned char* digits)
-      : a_(a), first_(begin * kChunkUnits), last_(end * kChunkUnits), digits_(digits) {}
+      : a_(a), first_(begin * kPartQuads), last_(end * kPartQuads), digits_(digits) {}
 
   // Returns what the token's sums must be multiplied by.
   __device__ float Write(int token) const {

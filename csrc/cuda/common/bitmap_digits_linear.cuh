@@ -12,7 +12,7 @@ __global__ void __launch_bounds__(kDigitThreads, 1) BitmapDigitsKernel(BitmapDig
   const int64_t panels = NumPanels(a.n), first = panels * blockIdx.x / gridDim.x, last = panels * (blockIdx.x + 1) / gridDim.x;
   const int count = static_cast<int>(last - first), warp = static_cast<int>(threadIdx.x) / 32;
   DigitsWarp<kGroup, kTokens> work(a, first, last, shared);
-  FillExpansions(shared);
+  FillExpansions<DigitsLayout<kGroup, kTokens>::kCopies>(shared);
   work.Prepare();
   __syncthreads();
   work.Open();
@@ -43,7 +43,7 @@ auto WithDigits(int64_t m, int64_t group_size, Body body) {
 
 // Whether the kernel takes such a call: shared memory holds the digits.
 inline bool TakesBitmapDigits(int64_t m, int64_t k, int64_t group_size) {
-  if (m > kMostDigitTokens || k > 32768 || (group_size != 64 && group_size != 128)) return false;
+  if (m > kMostDigitTokens || k > 32768 || NumQuads(k) % 2 != 0 || (group_size != 64 && group_size != 128)) return false;
   return WithDigits(m, group_size, [&](auto layout, auto) { return layout.Bytes(k) <= MostSharedBytes(); });
 }
 

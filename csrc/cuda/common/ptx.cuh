@@ -76,6 +76,21 @@ __device__ inline void LoadMatrix4(uint32_t (&r)[4], const void* shared_row) {
                : "memory");
 }
 
+// ---- shared memory ----------------------------------------------------------------------------------------------------
+// An address of shared memory that the compiler takes as it is: from a pointer it derives the start of dynamic shared memory
+// anew for every scattered store, by a slow read of a special register (sm_90).
+using SharedAddress = uint32_t;
+__device__ inline SharedAddress ToShared(const void* at) {
+  SharedAddress address;
+  asm volatile("mov.b32 %0, %1;" : "=r"(address) : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(at))));
+  return address;
+}
+
+// Stores 2 bytes, `offset` bytes behind `at`.
+__device__ inline void StoreShared2(SharedAddress at, uint32_t offset, uint16_t value) {
+  asm volatile("st.shared.b16 [%0], %1;" ::"r"(at + offset), "h"(value) : "memory");
+}
+
 // ---- asynchronous copies from global to shared memory ---------------------------------------------------------------------
 // 16 bytes, both addresses aligned to 16; only the first `bytes` (0 to 16) are read, the rest becomes 0.
 __device__ inline void CopyAsync16(void* shared, const void* global, int bytes = 16) {
@@ -133,6 +148,25 @@ __device__ inline uint32_t AndOr(uint32_t a, uint32_t mask, uint32_t bits) {
   uint32_t result;
   asm("lop3.b32 %0, %1, %2, %3, 0xEA;" : "=r"(result) : "r"(a), "r"(mask), "r"(bits));
   return result;
+}
+
+// ---- lanes of a warp ---------------------------------------------------------------------------------------------------------
+// value + that of the lane `lanes` below; value where there is none. Two instructions: the shuffle says whether there is.
+__device__ inline int AddFromBelow(int value, int lanes) {
+  int sum;
+  asm volatile(
+      "{.reg .s32 below; .reg .pred there; shfl.sync.up.b32 below|there, %1, %2, 0, 0xffffffff; "
+      "@there add.s32 below, below, %1; mov.b32 %0, below;}"
+      : "=r"(sum)
+      : "r"(value), "r"(lanes));
+  return sum;
+}
+
+// The sum of all lanes' values, in one instruction.
+__device__ inline int AddUpWarp(int value) {
+  int sum;
+  asm volatile("redux.sync.add.s32 %0, %1, 0xffffffff;" : "=r"(sum) : "r"(value));
+  return sum;
 }
 
 // ---- pairs of 16-bit floats, low half first -------------------------------------------------------------------------------

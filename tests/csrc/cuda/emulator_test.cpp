@@ -145,6 +145,20 @@ void TestCollectives() {
   for (int i = 0; i < 64; ++i) PRISM_CHECK(out[i] == sums[i / 32], "lane %d: %f", i, static_cast<double>(out[i]));
 }
 
+void ScanKernel(int* sums) {
+  int sum = static_cast<int>(threadIdx.x) + 1;
+  for (int lanes = 1; lanes < 32; lanes *= 2) sum = cuda::AddFromBelow(sum, lanes);
+  sums[threadIdx.x] = sum;
+  sums[32 + threadIdx.x] = cuda::AddUpWarp(static_cast<int>(threadIdx.x) + 1);
+}
+
+void TestScan() {
+  int sums[64];
+  cuda::Launch(ScanKernel, 1, 32, 0, nullptr, sums);
+  for (int i = 0; i < 32; ++i) PRISM_CHECK(sums[i] == (i + 1) * (i + 2) / 2, "lane %d: %d", i, sums[i]);
+  for (int i = 32; i < 64; ++i) PRISM_CHECK(sums[i] == 32 * 33 / 2, "lane %d: %d", i % 32, sums[i]);
+}
+
 void TestBits() {
   PRISM_CHECK(__funnelshift_r(0x89abcdefu, 0x01234567u, 4) == 0x789abcdeu, "a shift of 4");
   PRISM_CHECK(__funnelshift_r(1u, 2u, 0) == 1u && __funnelshift_r(1u, 2u, 32) == 1u, "shifts wrap at 32");
@@ -153,6 +167,19 @@ void TestBits() {
   PRISM_CHECK(cuda::Permute(0x33228100u, 0x77665544u, 0xf098u) == 0x0000ff00u, "signs of bytes");
   PRISM_CHECK(cuda::AndOr(0xffu, 0x0fu, 0x100u) == 0x10fu, "and, or");
   cuda::PrefetchL2(nullptr);
+}
+
+void SharedKernel(uint16_t* out) {
+  PRISM_DYNAMIC_SMEM(shared);
+  cuda::StoreShared2(cuda::ToShared(shared), 2 * (63 - threadIdx.x), static_cast<uint16_t>(threadIdx.x));
+  __syncthreads();
+  out[threadIdx.x] = reinterpret_cast<uint16_t*>(shared)[threadIdx.x];
+}
+
+void TestSharedAddress() {
+  uint16_t out[64] = {};
+  PRISM_CHECK(cuda::Launch(SharedKernel, 1, 64, 128, nullptr, out) == cudaSuccess, "launch");
+  for (int i = 0; i < 64; ++i) PRISM_CHECK(out[i] == 63 - i, "element %d: %d", i, out[i]);
 }
 
 void PairsKernel(const uint32_t* in, float* out) {
@@ -226,8 +253,10 @@ int main() {
   TestSparseMma();
   TestGridBarrier();
   TestCollectives();
+  TestScan();
   TestBits();
   TestPairs();
+  TestSharedAddress();
   MustDie("a barrier that one thread skips", SkippedBarrier);
   MustDie("a quad whose columns do not rise", EqualColumns);
   MustDie("an asynchronous copy that is not waited for", UnfinishedCopy);

@@ -114,6 +114,13 @@ inline void LoadMatrix4(uint32_t (&r)[4], const void* shared_row) {
   for (int j = 0; j < 4; ++j) r[j] = rows[8 * j + emulator::Lane() / 4].pairs[emulator::Lane() % 4];
 }
 
+using SharedAddress = unsigned char*;
+inline SharedAddress ToShared(const void* at) { return static_cast<unsigned char*>(const_cast<void*>(at)); }
+inline void StoreShared2(SharedAddress at, uint32_t offset, uint16_t value) {
+  if (reinterpret_cast<uintptr_t>(at + offset) % 2 != 0) emulator::Fail("an address is not aligned to 2 bytes");
+  std::memcpy(at + offset, &value, 2);
+}
+
 // Copies happen when they are waited for, so that a kernel that does not wait reads what was there before.
 inline void CopyAsync16(void* shared, const void* global, int bytes = 16) {
   emulated::RequireAligned16(shared);
@@ -155,6 +162,16 @@ inline uint32_t Permute(uint32_t a, uint32_t b, uint32_t selectors) {
   return result;
 }
 inline uint32_t AndOr(uint32_t a, uint32_t mask, uint32_t bits) { return (a & mask) | bits; }
+
+inline int AddFromBelow(int value, int lanes) {
+  const int below = __shfl_up_sync(0xffffffffu, value, static_cast<unsigned>(lanes));
+  return emulator::Lane() >= lanes ? value + below : value;
+}
+
+inline int AddUpWarp(int value) {
+  for (int lanes = 16; lanes > 0; lanes /= 2) value += __shfl_xor_sync(0xffffffffu, value, lanes);
+  return value;
+}
 
 inline uint2 LoadOnce8(const void* at) {
   if (reinterpret_cast<uintptr_t>(at) % 8 != 0) emulator::Fail("an address is not aligned to 8 bytes");
