@@ -25,7 +25,7 @@ void Run(const QuadLinearArgs& a, const PlaneCodes& weight, int64_t begin, int64
 
 const DualShiftLinearKernel kDualShiftLinear = {Arrange<Arithmetic::kFloat32>, Run, 4, kWidths, kWidths};
 const DualShiftLinearKernel kDualShiftLinearInt8 = {
-    Arrange<Arithmetic::kInt8>, RunWidths<Int8, Int8Signed, Int8, Int8Signed, Int8, Int8Wide, FewWidths4>, 1, kWidths4, kWidths, true};
+    Arrange<Arithmetic::kInt8>, RunWidths<Int8, Int8Centered, Int8, Int8Centered, Int8, Int8Wide, FewWidths4>, 1, kWidths4, kWidths};
 
 }  // namespace prism::cpu::avx512
 PRISM_TARGET_END

@@ -14,6 +14,8 @@ PRISM_DEFINE_UNROLL
 constexpr int kLanes = 8;
 constexpr int kPanelStrips = 2;  // both halves of a panel share the activations
 constexpr int kManyStrips = 2;
+constexpr int kBlockStrips = 2;
+constexpr bool kTotalsInRegisters = false, kFusedDecode = false;
 constexpr int kSumRegisters = 8;  // what sums of few tokens may take
 #ifdef PRISM_FEW_TILES
 using FewWidths = Widths<2>;
@@ -96,7 +98,6 @@ struct Float32 {
   static PRISM_INLINE Floats Plus(Floats a, Floats b) { return _mm256_add_ps(a, b); }
   static PRISM_INLINE Floats Value(Floats sum) { return sum; }
   static PRISM_INLINE Floats FirstStart(Ints) { return _mm256_setzero_ps(); }
-  static PRISM_INLINE Floats AddStart(Floats sum, Floats) { return sum; }
   template <class Segment>
   static PRISM_INLINE Floats StartChunk(const Segment&, int, const uint32_t*) { return _mm256_setzero_ps(); }
 };
@@ -180,7 +181,6 @@ struct Int8 {
 
   static PRISM_INLINE Ints Prepare(Ints zero) { return zero; }
   static PRISM_INLINE Ints FirstStart(Ints zero) { return zero; }
-  static PRISM_INLINE Ints AddStart(Ints start, Ints) { return start; }
   template <class Segment>
   static PRISM_INLINE Ints StartChunk(const Segment& segment, int strip, const uint32_t* sum) {
     return segment.first ? Start(segment.start[strip], sum) : _mm256_setzero_si256();

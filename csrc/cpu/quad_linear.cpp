@@ -11,14 +11,19 @@ int Fit(const int* widths, int count, int64_t tokens) {
 
 std::vector<TokenTile> CutTokens(int64_t m, const TokenWidths& widths) {
   if (widths.IsFew(m)) return {{0, static_cast<int>(m), Fit(widths.few, widths.num_few, m)}};
-  const int widest = widths.many[widths.num_many - 1], narrowest = widths.many[0];
+  // Once the widest, which some kernels decode for, then as many as are needed, all alike, in steps of the narrowest.
+  const int64_t step = widths.many[0], widest = widths.many[widths.num_many - 1];
   std::vector<TokenTile> tiles;
-  for (int64_t first = 0; first < m;) {
-    int64_t count = std::min<int64_t>(m - first, widest);
-    // Two middling tiles are faster than the widest and the narrowest.
-    if (m - first > widest && m - first <= widest + narrowest) count = (widest + narrowest) / 2;
-    tiles.push_back({first, static_cast<int>(count), Fit(widths.many, widths.num_many, count)});
-    first += count;
+  int64_t first = 0;
+  if (m >= 2 * widest) {
+    tiles.push_back({0, static_cast<int>(widest), static_cast<int>(widest)});
+    first = widest;
+  }
+  const int64_t begin = first, steps = CeilDiv(m - begin, step), count = CeilDiv(steps, widest / step);
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t next = std::min(m, begin + steps * (i + 1) / count * step), tokens = next - first;
+    tiles.push_back({first, static_cast<int>(tokens), Fit(widths.many, widths.num_many, tokens)});
+    first = next;
   }
   return tiles;
 }
