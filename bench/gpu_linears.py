@@ -181,6 +181,8 @@ def _contender(linear: Linear, op: str, x: torch.Tensor, weight: torch.Tensor) -
         served_by = f"{gpu_backend(module.op_for(x))}, {'decode + GEMM' if dense else 'fused'}"
         if isinstance(module, Sparse24Linear) and module.takes_cusparselt(x):
             served_by = "cuSPARSELt"
+            for copy in linear.copies:
+                copy.prepare_cusparselt()  # captured calls do not
         if linear.run is on_triton:
             served_by = "Triton, fused"
     return Contender(linear.name, calls, linear.nbytes, linear.note, check, served_by)

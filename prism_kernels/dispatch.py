@@ -204,6 +204,7 @@ def _crossover_note(op: str, device: str, reason: str = "compiled") -> str:
     note = "fused for every m" if m == _NEVER else f"fused below m = {m}, decode + dense GEMM from there on"
     if device == "cuda" and uses_cusparselt(op):
         note += f", cuSPARSELt from m = {cusparselt_crossover(op)} ({_TABLE['cusparselt']['measured']})"
+        note += ", by a second copy of the weight from the first such call on (`Sparse24Linear.cusparselt`)"
     return note if reason == "compiled" else f"{reason}; {note}"
 
 

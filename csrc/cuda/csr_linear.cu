@@ -1,3 +1,4 @@
+// One token, float32, and weights with few survivors: rows are split among warps. Other calls make tiles (csr_linear_tiles.cu).
 // A warp per row; each lane takes eight neighbouring survivors at a time, with two or four 16-byte loads, and gathers what
 // they multiply. The lanes' sums are added in a fixed order.
 //
@@ -8,6 +9,7 @@
 #include "csr_linear.cuh"
 
 #include "common/launch.cuh"
+#include "csr_linear_tiles.cuh"
 
 namespace prism::cuda {
 namespace {
@@ -189,12 +191,15 @@ cudaError_t LaunchColumns(const CsrRows& w, const CsrLinearArgs& a, cudaStream_t
 
 }  // namespace
 
-int64_t CsrLinearWorkspace(int64_t m, int64_t k) {
+int64_t CsrLinearWorkspace(const CsrRows& weight, const void* x, int64_t m, DType dtype) {
+  const int64_t k = weight.k;
+  if (CsrTilesServe(weight, m, dtype)) return CsrTilesWorkspace(weight, x, m);
   return XInShared(m, k) ? 0 : m == 1 ? k : CeilDiv(m, kTokens) * kTokens * k;
 }
 
 cudaError_t CsrLinear(const CsrRows& weight, const CsrLinearArgs& args, cudaStream_t stream) {
   if (args.m == 0 || weight.n == 0) return cudaSuccess;
+  if (CsrTilesServe(weight, args.m, args.dtype)) return CsrLinearTiles(weight, args, stream);
   constexpr int64_t kMostGroups = 65535;  // of a grid's y
   for (int64_t first = 0; first < args.m; first += kMostGroups * kTokens) {
     CsrLinearArgs part = args;

@@ -13,7 +13,7 @@ struct CsrLinearArgs {
   float* workspace;  // CsrLinearWorkspace() floats, aligned to 16 bytes
 };
 
-int64_t CsrLinearWorkspace(int64_t m, int64_t k);
+int64_t CsrLinearWorkspace(const CsrRows& weight, const void* x, int64_t m, DType dtype);  // floats
 cudaError_t CsrLinear(const CsrRows& weight, const CsrLinearArgs& args, cudaStream_t stream);
 
 }  // namespace prism::cuda

@@ -3,6 +3,7 @@
 #include "dual_shift_dequantize.cuh"
 
 #include "common/plane_chunk.cuh"
+#include "common/store_eight.cuh"
 
 namespace prism::cuda {
 namespace {
@@ -15,7 +16,7 @@ struct Decoder {
   uint32_t group_size, groups;
   float levels[16];
   void* weight;
-  bool aligned;  // rows of the weight begin at multiples of 16 bytes
+  bool aligned;  // RowsAligned16
 };
 
 // Of one row and group: 2^23 + zero point, because codes become floats as the mantissa of 2^23 + code (conversions run at an
@@ -44,29 +45,6 @@ __device__ float Decode(const uint32_t (&quads)[2], int c, const RowGrid& grid, 
     step = levels[quads[c / 4] >> 8 * byte & 255u];
   }
   return step * grid.scale * factor;
-}
-
-template <DType kDType>
-__device__ void StoreEight(const Decoder& d, int64_t row, int64_t column, const float (&values)[8]) {
-  const int64_t at = row * d.chunks.k + column;
-  if (!d.aligned) {
-#pragma unroll
-    for (int c = 0; c < 8; ++c) {
-      if (column + c < d.chunks.k) StoreFloat(values[c], d.weight, kDType, at + c);
-    }
-  } else if constexpr (kDType == DType::kFloat32) {
-    const auto four = [&](int c) {
-      return make_uint4(FloatBits(values[c]), FloatBits(values[c + 1]), FloatBits(values[c + 2]), FloatBits(values[c + 3]));
-    };
-    float* const to = static_cast<float*>(d.weight) + at;
-    Store16(to, four(0));
-    if (column + 4 < d.chunks.k) Store16(to + 4, four(4));
-  } else {
-    const auto pair = [&](int c) {
-      return kDType == DType::kBFloat16 ? PackBf16(values[c], values[c + 1]) : PackFp16(values[c], values[c + 1]);
-    };
-    Store16(static_cast<uint16_t*>(d.weight) + at, make_uint4(pair(0), pair(2), pair(4), pair(6)));
-  }
 }
 
 template <DType kDType, bool kUniform>
@@ -105,7 +83,7 @@ __global__ void __launch_bounds__(kChunkThreads) DualShiftDequantizeKernel(Decod
         values[c] = Decode<kUniform>(chunk.quads[r], c, grid, factors[c], levels);
       }
     }
-    StoreEight<kDType>(d, chunk.row + r, chunk.column, values);
+    StoreEight<kDType>(d.weight, chunk.row + r, chunk.column, d.chunks.k, d.aligned, values);
   }
 }
 
@@ -120,7 +98,7 @@ cudaError_t Run(const DualShiftDequantizeArgs& a, cudaStream_t stream) {
   d.groups = static_cast<uint32_t>(CeilDiv(a.k, a.group_size));
   for (int i = 0; i < CodebookSize(a.codebook); ++i) d.levels[i] = CodebookLevels(a.codebook)[i];
   d.weight = a.weight;
-  d.aligned = a.k * DTypeBytes(a.dtype) % 16 == 0 && reinterpret_cast<uintptr_t>(a.weight) % 16 == 0;
+  d.aligned = RowsAligned16(a.weight, a.k, a.dtype);
   const int64_t blocks = CeilDiv(d.chunks.Count(), int64_t{kChunkThreads / 32});
   const auto kernel = d.zero != nullptr ? DualShiftDequantizeKernel<kDType, true> : DualShiftDequantizeKernel<kDType, false>;
   return Launch(kernel, static_cast<unsigned>(blocks), kChunkThreads, 16 * sizeof(float), stream, d);

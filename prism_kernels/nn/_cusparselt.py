@@ -2,8 +2,8 @@
 
 y = x @ weight^T is `torch._cslt_sparse_mm(compressed, x^T, transpose_result=True)`. The compressed weight is opaque, 9
 bits per weight, and stands beside the one that `sparse24_linear` reads. cuSPARSELt has several algorithms per problem,
-whose times differ by several times; each shape is searched once per device for a few numbers of tokens, when a weight
-lands there, so that a forward pass neither measures nor synchronizes. Rows and columns must be multiples of 16.
+whose times differ by several times; each shape is searched once per device for a few numbers of tokens, when the first
+weight of that shape is compressed. Rows and columns must be multiples of 16.
 """
 
 import torch
@@ -25,6 +25,11 @@ def takes(n: int, k: int, dtype: torch.dtype) -> bool:
     """Whether cuSPARSELt multiplies by weights [n, k] of dtype."""
     whole = n > 0 and k > 0 and n % SIZE_MULTIPLE == 0 and k % SIZE_MULTIPLE == 0
     return whole and dtype in (torch.float16, torch.bfloat16)
+
+
+def may_prepare(x: torch.Tensor) -> bool:
+    """Whether a call on x may compress a weight and search: neither captured nor compiled, where both would break."""
+    return not torch.compiler.is_compiling() and not (x.is_cuda and torch.cuda.is_current_stream_capturing())
 
 
 def compress(weight: torch.Tensor) -> torch.Tensor:

@@ -19,6 +19,7 @@ from .low_rank_linear import low_rank_linear
 from .nm_mask import nm_mask
 from .obs_sweep import obs_sweep
 from .sinkhorn import column_scale, sinkhorn
+from .sparse24_dual_shift_dequantize import sparse24_dual_shift_dequantize
 from .sparse24_dual_shift_linear import sparse24_dual_shift_linear
 from .sparse24_linear import sparse24_linear
 from .sparse24_pack import sparse24_pack
@@ -48,6 +49,7 @@ __all__ = [
     "nm_mask",
     "obs_sweep",
     "sinkhorn",
+    "sparse24_dual_shift_dequantize",
     "sparse24_dual_shift_linear",
     "sparse24_linear",
     "sparse24_pack",

@@ -5,8 +5,13 @@ import torch
 from ..reference.panels import num_panels
 from ..reference.sparse24 import LANES, num_tiles
 from ._check import require, require_tensor
+from ._dual_shift import require_grid_tensors
 
 VALUE_DTYPES = (torch.float16, torch.bfloat16)
+#: Codes of any other width run as a bitmap: what the kernels multiply are nibbles.
+BITS = 4
+#: A group is whole steps of the instruction, 32 columns.
+GROUP_COLUMNS = 32
 
 
 def packed_shape(dtype: torch.dtype, n: int, k: int) -> tuple[int, ...]:
@@ -29,3 +34,13 @@ def require_packed(
     require_tensor(packed, op, name, dtype=dtype, device=device)
     require_tensor(packed, op, name, shape=packed_shape(packed.dtype, n, k))
     require_tensor(columns, op, "columns", shape=columns_shape(n, k), dtype=torch.int32, device=packed.device)
+
+
+def require_codes(
+    op: str, codes: torch.Tensor, columns: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor,
+    column_scale: torch.Tensor, n: int, k: int, group_size: int, device: torch.device,
+) -> None:  # fmt: skip
+    """Everything about the arguments of one weight [n, k] of 4-bit codes on `device`."""
+    require(group_size >= 1 and group_size % GROUP_COLUMNS == 0, op, "group_size", "be a multiple of 32", group_size)
+    require_packed(op, "codes", codes, columns, n, k, torch.int32, device)
+    require_grid_tensors(op, n, k, device, scale, zero, column_scale, BITS, group_size, "uniform")

@@ -50,9 +50,9 @@ def csr_linear(
     """x @ weight^T + bias over a CSR weight; differentiable in x and bias, the weight is frozen.
 
     Args:
-        x: [..., k], float32, float16 or bfloat16.
+        x: [..., k], float32, float16 or bfloat16, finite: tiles on tensor cores multiply pruned weights as zeros.
         values: [kept], any of the three dtypes, whatever that of x.
-        columns: [kept], int32, or int16 with the bits of an unsigned number; below k.
+        columns: [kept], int32, or int16 with the bits of an unsigned number; below k, rising in each row.
         row_offsets: int32 or int64 [n + 1]: where each row begins in values and columns.
         bias: [n] in the dtype of x, or None.
 

@@ -2,19 +2,11 @@
 
 import torch
 
-from ..reference.sparse24_dual_shift_linear import decode_codes
 from ..reference.sparse24_dual_shift_linear import sparse24_dual_shift_linear as reference
 from ._check import require, require_tensor
 from ._define import define
-from ._dual_shift import require_grid_tensors
 from ._linear import run_linear
-from ._sparse24 import VALUE_DTYPES, require_packed
-from .sparse24_unpack import stored_elements
-
-#: Codes of any other width run as a bitmap: what the kernel multiplies are nibbles.
-BITS = 4
-#: A group is whole steps of the instruction, 32 columns.
-GROUP_COLUMNS = 32
+from ._sparse24 import VALUE_DTYPES, require_codes
 
 define(
     "sparse24_dual_shift_linear(Tensor x, Tensor codes, Tensor columns, Tensor scale, Tensor zero, Tensor column_scale,"
@@ -25,19 +17,16 @@ define(
 
 
 def _setup_context(ctx, inputs, output) -> None:
-    x, codes, columns, scale, zero, column_scale, _, n, ctx.group_size = inputs
+    x, codes, columns, scale, zero, column_scale, _, n, group_size = inputs
     ctx.save_for_backward(codes, columns, scale, zero, column_scale)
-    ctx.shape, ctx.dtype = (n, x.shape[-1]), x.dtype
+    ctx.grid, ctx.dtype = (n, group_size), x.dtype
 
 
 def _backward(ctx, grad):
     grad_x = grad_bias = None
     if ctx.needs_input_grad[0]:
-        codes, columns, scale, zero, column_scale = ctx.saved_tensors
-        steps = torch.ops.prism.sparse24_unpack.default(codes, columns, *ctx.shape)
-        stored = stored_elements(columns, *ctx.shape)
-        weight = decode_codes(steps, stored, scale, zero, ctx.group_size) * column_scale.float()
-        grad_x = grad @ weight.to(ctx.dtype)
+        decode = torch.ops.prism.sparse24_dual_shift_dequantize.default
+        grad_x = grad @ decode(*ctx.saved_tensors, *ctx.grid, ctx.dtype)
     if ctx.needs_input_grad[6]:
         grad_bias = grad.sum(0)
     return grad_x, None, None, None, None, None, grad_bias, None, None
@@ -79,12 +68,10 @@ def sparse24_dual_shift_linear(
         TypeError, ValueError: another dtype, shape or device.
     """
     name = "sparse24_dual_shift_linear"
-    require(group_size >= 1 and group_size % GROUP_COLUMNS == 0, name, "group_size", "be a multiple of 32", group_size)
     require_tensor(x, name, "x", dtype=VALUE_DTYPES)
     require(x.dim() >= 1, name, "x", "have at least 1 dimension", x.dim())
-    k, device = x.shape[-1], x.device
-    require_packed(name, "codes", codes, columns, n, k, torch.int32, device)
-    require_grid_tensors(name, n, k, device, scale, zero, column_scale, BITS, group_size, "uniform")
+    k = x.shape[-1]
+    require_codes(name, codes, columns, scale, zero, column_scale, n, k, group_size, x.device)
     weight = tuple(t.contiguous() for t in (codes, columns, scale, zero, column_scale))
     return run_sparse24_dual_shift_linear(x, weight, bias, n, k, group_size)
 

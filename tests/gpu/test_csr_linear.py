@@ -63,6 +63,28 @@ def test_every_number_of_tokens(poison, generator):
             check(x[:m], weight, packed)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_tiles_of_uneven_rows(poison, generator, dtype):
+    """Empty rows, whole ones and those between, under chunks of every width and up to four tiles of tokens."""
+    for n, k, kept in ((70, 3000, 0.5), (33, 2051, 0.03), (100, 700, 0.95), (1, 129, 1.0), (40, 33, 0.0)):
+        mask = torch.rand(n, k, generator=generator) < kept
+        mask[-1], mask[0] = True, kept == 1.0
+        dense = torch.randn(n, k, generator=generator).to(dtype) * mask
+        packed = CsrWeight.pack(dense, mask)
+        on_device = tuple(t.cuda() for t in (packed.values, packed.columns, packed.row_offsets))
+        for m in (2, 3, 17, 70, 200):
+            x = torch.randn(m, k, generator=generator).to(dtype)
+            check(x, dense, on_device, torch.ones(n, dtype=dtype) if m == 17 else None)
+
+
+def test_tiles_of_long_rows(generator):
+    """More than 65536 columns: int32."""
+    weight, packed = pruned(33, 70_001, torch.bfloat16, generator)
+    assert packed[1].dtype == torch.int32
+    for m in (1, 3, 20):
+        check(torch.randn(m, 70_001, generator=generator).bfloat16(), weight, packed)
+
+
 def test_columns_beyond_15_bits(generator):
     for k in (40_000, 65_536, 70_000):
         columns = torch.tensor([0, 32_767, 32_768, k - 1])
@@ -92,9 +114,10 @@ def test_no_rows_and_no_columns():
 
 def test_two_runs_give_the_same_bits(generator):
     _, packed = pruned(301, 1320, torch.bfloat16, generator)
-    for m in (1, 3):
-        x = torch.randn(m, 1320, generator=generator).cuda()
-        assert torch.equal(ops.csr_linear(x, *packed), ops.csr_linear(x, *packed))
+    for dtype in (torch.float32, torch.bfloat16):
+        for m in (1, 3, 40):
+            x = torch.randn(m, 1320, generator=generator).to(dtype).cuda()
+            assert torch.equal(ops.csr_linear(x, *packed), ops.csr_linear(x, *packed))
 
 
 @pytest.mark.parametrize("m", [1, 5])

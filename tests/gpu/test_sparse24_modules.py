@@ -94,11 +94,31 @@ def test_cusparselt_serves_where_the_table_says(generator, monkeypatch):
     if not torch.backends.cusparselt.is_available():
         pytest.skip("this torch carries no cuSPARSELt")
     module = make(Sparse24Linear, generator).cuda()
-    assert module.compressed is not None
+    small = module.resident_nbytes
     called = []
     multiply = torch._cslt_sparse_mm
     monkeypatch.setattr(torch, "_cslt_sparse_mm", lambda *a, **k: called.append(1) or multiply(*a, **k))
     least = dispatch.cusparselt_crossover("sparse24_linear")
     for m, calls in ((least - 1, 0), (least, 1)):
         module(torch.randn(m, 1040, generator=generator).bfloat16().cuda())
-        assert len(called) == calls
+        assert len(called) == calls and (module.compressed is None) == (calls == 0)
+    module.cusparselt = False
+    assert module.resident_nbytes == small
+
+
+@torch.no_grad()
+def test_a_captured_call_makes_no_copy_for_cusparselt(captured, generator):
+    module = make(Sparse24Linear, generator).cuda()
+    x, other = torch.randn(2, 2048, 1040, generator=generator).bfloat16().cuda()
+    module.cusparselt = False
+    expected = module(other)
+    graph = torch.cuda.CUDAGraph()
+    module.cusparselt = True
+    with torch.cuda.graph(graph):
+        y = module(x)
+    assert module.compressed is None
+    x.copy_(other)
+    graph.replay()
+    assert torch.equal(y, expected)
+    if module.prepare_cusparselt():
+        assert_matches(captured(module, x, other), exact(module, other), 1040)

@@ -105,11 +105,38 @@ def test_the_packing_is_derived_once_and_never_stored(module_class, generator, d
     assert all(torch.equal(state[name], t) for name, t in module.state_dict().items())
     held = module.packed.nbytes + module.packed_columns.nbytes
     if module_class is Sparse24DualShiftLinear:
-        held += module.nbytes + module.panel_offsets.nbytes
+        held += module.scale.nbytes + module.zero.nbytes + module.column_scale.nbytes
     assert module.resident_nbytes == held
     assert module.nbytes == module.packed_weight().nbytes
     twin = copy.deepcopy(module)
     assert torch.equal(twin.packed, packed) and twin.packed is not packed
+
+
+@pytest.mark.parametrize(("module_class", "bits"), [(Sparse24Linear, 9.0), (Sparse24DualShiftLinear, 3.375)])
+def test_one_representation_is_resident(module_class, bits, generator, device_packing):
+    module = make(module_class, generator, bias=False, n=256, k=256)
+    assert 8 * module.resident_nbytes / (256 * 256) == bits
+    assert module.resident_nbytes == module.nbytes
+    module._unpack()
+    assert module.resident_nbytes == module.nbytes + module.panel_offsets.nbytes
+
+
+def test_activation_bits_choose_what_is_held(generator, device_packing):
+    module = make(Sparse24DualShiftLinear, generator)
+    state = {name: t.clone() for name, t in module.state_dict().items()}
+    packed = module.packed
+    module.activation_bits = 8
+    assert not module.is_packed and module.resident_nbytes == module.nbytes + module.panel_offsets.nbytes
+    assert all(torch.equal(state[name], t) for name, t in module.state_dict().items())
+    module.to(torch.float64).activation_bits = None
+    assert torch.equal(module.packed, packed) and module.bitmap is None
+    assert Sparse24DualShiftLinear(module.packed_weight(), activation_bits=8).packed is None
+
+
+def test_decoded_codes_equal_the_bitmaps(generator, device_packing):
+    module = make(Sparse24DualShiftLinear, generator, n=37, k=201, group_size=32)
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        assert torch.equal(module.decode(dtype), module.packed_weight().to_dense(dtype))
 
 
 @pytest.mark.parametrize("module_class", CLASSES)
@@ -221,25 +248,75 @@ def fake_cusparselt(monkeypatch, device_packing):
 
 def test_many_tokens_go_to_cusparselt(generator, fake_cusparselt):
     calls, searched = fake_cusparselt
-    module = make(Sparse24Linear, generator)
-    assert searched == list(_cusparselt.SEARCHED_TOKENS)
-    make(Sparse24Linear, generator)
-    assert len(searched) == len(_cusparselt.SEARCHED_TOKENS), "one search per shape"
+    module, twin = make(Sparse24Linear, generator), make(Sparse24Linear, generator)
     least = dispatch.cusparselt_crossover("sparse24_linear")
     with torch.no_grad():
+        module(torch.randn(least - 1, K).bfloat16())
+        assert module.compressed is None and not calls and not searched
         for m, padded, algorithm in ((least, least, 1), (least + 3, least + 8, 1), (4096, 4096, 2), (4099, 4104, 2)):
             x = torch.randn(m, K, generator=generator).bfloat16()
             y = module(x)
             assert calls.pop() == (padded, algorithm)
             assert_matches(y, exact(module, x), K)
-        module(torch.randn(least - 1, K).bfloat16())
+        assert searched == list(_cusparselt.SEARCHED_TOKENS)
+        twin(x)
+        assert calls.pop() and len(searched) == len(_cusparselt.SEARCHED_TOKENS), "one search per shape"
     module(torch.randn(least, K).bfloat16())  # with a gradient for the bias
     assert not calls
 
 
 def test_cusparselt_only_where_it_fits(generator, fake_cusparselt):
-    assert make(Sparse24Linear, generator, n=40).compressed is None
-    assert make(Sparse24Linear, generator, k=200).compressed is None
+    x = torch.randn(dispatch.cusparselt_crossover("sparse24_linear"), 208).bfloat16()
+    with torch.no_grad():
+        narrow, short = make(Sparse24Linear, generator, n=40), make(Sparse24Linear, generator, k=200)
+        narrow(x), short(x[:, :200])
+        assert narrow.compressed is None and short.compressed is None and not short.prepare_cusparselt()
     module = make(Sparse24Linear, generator)
-    assert module.compressed is not None
-    assert module.to("meta").compressed is None
+    assert module.prepare_cusparselt() and module.compressed is not None
+    assert module.to("meta").compressed is None and not module.prepare_cusparselt()
+
+
+def test_the_copy_for_cusparselt_is_the_users_choice(generator, fake_cusparselt, monkeypatch):
+    calls, _ = fake_cusparselt
+    module = make(Sparse24Linear, generator)
+    x = torch.randn(dispatch.cusparselt_crossover("sparse24_linear"), K, generator=generator).bfloat16()
+    small, served_by, state = module.resident_nbytes, module.served_by(), set(module.state_dict())
+    with torch.inference_mode():
+        module(x)
+        assert calls.pop()
+    assert not module.compressed.is_inference()
+    assert module.resident_nbytes == small + module.compressed.nbytes and set(module.state_dict()) == state
+    assert module.served_by() == f"{served_by}, cuSPARSELt's copy holds {module.compressed.nbytes} bytes"
+    module.release_cusparselt()
+    assert module.resident_nbytes == small
+    with torch.no_grad():
+        monkeypatch.setattr(_cusparselt, "may_prepare", lambda x: False)  # captured, or compiled
+        assert_matches(module(x), exact(module, x), K)
+        assert module.compressed is None and not calls
+        monkeypatch.undo()
+    with pytest.raises(TypeError, match="Sparse24Linear: cusparselt must be a bool, got 'never'"):
+        module.cusparselt = "never"
+
+
+def test_without_cusparselt_nothing_is_copied(generator, fake_cusparselt):
+    calls, _ = fake_cusparselt
+    module = make(Sparse24Linear, generator)
+    x = torch.randn(dispatch.cusparselt_crossover("sparse24_linear"), K, generator=generator).bfloat16()
+    assert module.prepare_cusparselt()
+    module.cusparselt = False
+    with torch.no_grad():
+        assert_matches(module(x), exact(module, x), K)
+    assert module.compressed is None and not calls and not module.takes_cusparselt(x)
+    assert not copy.deepcopy(module).cusparselt
+
+
+def test_compiled_calls_use_the_copy_but_never_make_it(generator, fake_cusparselt):
+    module = make(Sparse24Linear, generator)
+    x = torch.randn(dispatch.cusparselt_crossover("sparse24_linear"), K, generator=generator).bfloat16()
+    torch.compiler.reset()
+    compiled = torch.compile(module, fullgraph=True, backend="eager")
+    with torch.no_grad():
+        assert_matches(compiled(x), exact(module, x), K)
+        assert module.compressed is None
+        assert module.prepare_cusparselt()
+        assert torch.equal(compiled(x), module(x))

@@ -1,5 +1,6 @@
 """A checkpoint appears whole or not at all, whatever kills its writer."""
 
+import json
 import os
 import signal
 import subprocess
@@ -131,3 +132,45 @@ def test_views_and_shared_tensors_are_stored_as_their_own(tmp_path):
     stored = load_file(out / "compressed-00001-of-00001.safetensors")
     assert torch.equal(stored["whole"], base) and torch.equal(stored["again"], base)
     assert torch.equal(stored["view"], base.view(3, 4)[:, 1]) and stored["empty"].numel() == 0
+
+
+def test_tensors_are_on_disk_when_added_and_aligned_in_the_file(tmp_path):
+    out = tmp_path / "out"
+    tensors = {
+        "odd bytes": torch.arange(7, dtype=torch.uint8),
+        "scalar": torch.tensor(2.5, dtype=torch.float64),
+        "ä": torch.randn(3, 5).bfloat16(),
+        "mask": torch.tensor([True, False, True]),
+        "eighths": torch.randn(3).to(torch.float8_e4m3fn),
+        "turned": torch.randn(4, 3).T,
+        "index": torch.arange(5),
+    }
+    expected = {name: tensor.clone() for name, tensor in tensors.items()}
+    with CheckpointWriter(out) as writer:
+        writer.add_tensors(tensors)
+        with pytest.raises(CheckpointError, match="tensor bad: must have a dtype of safetensors"):
+            writer.add_tensors({"bad": torch.ones(1, dtype=torch.complex128)})
+        for tensor in tensors.values():
+            tensor.zero_()  # nothing is read from a tensor after its call
+        writer.finish(config={"model_type": "llama"})
+    path = out / "compressed-00001-of-00001.safetensors"
+    stored = load_file(path)
+    assert stored.keys() == expected.keys()
+    assert all(torch.equal(stored[n].float(), t.float()) and stored[n].dtype == t.dtype for n, t in expected.items())
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    assert header.pop("__metadata__").keys() == {"format", "run_id"}
+    begins = {name: 8 + length + entry["data_offsets"][0] for name, entry in header.items()}
+    assert all(begins[name] % tensor.element_size() == 0 for name, tensor in expected.items())
+    assert not [p.name for p in out.iterdir() if p.suffix in (".spool", ".partial")]
+
+
+def test_the_order_of_adding_does_not_change_the_files(tmp_path):
+    tensors = {name: torch.randn(5) for name in "abc"} | {"d": torch.arange(3, dtype=torch.uint8)}
+    for out, names in (("one", "abcd"), ("two", "dcba")):
+        with CheckpointWriter(tmp_path / out) as writer:
+            for name in names:
+                writer.add_tensors({name: tensors[name]})
+            writer.finish(config={"model_type": "llama"})
+    assert digests(tmp_path / "one") == digests(tmp_path / "two")

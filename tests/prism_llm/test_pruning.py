@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from small_matrices import counted
 
 from prism_kernels import ops
 from prism_llm.calibration import InputStatistics
@@ -33,7 +34,7 @@ def brute_force_row_mask(score, sparsity):
     mask = torch.ones_like(score, dtype=torch.bool)
     for i, row in enumerate(score.tolist()):
         order = sorted(range(len(row)), key=lambda j: row[j])  # stable: equal scores in index order
-        mask[i, order[: int(len(row) * sparsity)]] = False
+        mask[i, order[: counted(len(row), sparsity)]] = False
     return mask
 
 
@@ -52,8 +53,8 @@ def test_counts_are_exact(generator):
         score = magnitude_score(torch.randn(n, k, generator=generator).round())  # many ties and zeros
         for sparsity in (0.0, 0.29, 0.5, 0.57, 0.999):
             by_row = select_mask(score, Pattern(), sparsity, "row")
-            assert (~by_row).sum(1).tolist() == [int(k * sparsity)] * n
-            assert int((~select_mask(score, Pattern(), sparsity, "matrix")).sum()) == int(n * k * sparsity)
+            assert (~by_row).sum(1).tolist() == [counted(k, sparsity)] * n
+            assert int((~select_mask(score, Pattern(), sparsity, "matrix")).sum()) == counted(n * k, sparsity)
 
 
 def test_n_of_m_keeps_n(generator):
@@ -152,7 +153,7 @@ def naive_sweep(weight, factor, *, sparsity=None, mask=None, block=128):
         if sparsity is not None and j % block == 0:
             score = (w[:, j : j + block] ** 2 / u.diagonal()[j : j + block] ** 2).flatten()
             chosen = torch.ones_like(score, dtype=torch.bool)
-            chosen[score.argsort(stable=True)[: int(score.numel() * sparsity)]] = False
+            chosen[score.argsort(stable=True)[: counted(score.numel(), sparsity)]] = False
             mask[:, j : j + block] = chosen.view(n, -1)
         error = torch.where(mask[:, j], 0.0, w[:, j]) / u[j, j]
         w[:, j:] -= error[:, None] * u[j, j:]

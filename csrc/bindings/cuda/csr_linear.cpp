@@ -19,7 +19,7 @@ Tensor CsrLinearCuda(const Tensor& x, const Tensor& values, const Tensor& column
   }
   const CurrentStream current(x);
   Tensor y = torch::stable::new_empty(x, {m, weight.n});
-  Tensor workspace = torch::stable::new_empty(x, {cuda::CsrLinearWorkspace(m, k)}, ScalarType::Float);
+  Tensor workspace = torch::stable::new_empty(x, {cuda::CsrLinearWorkspace(weight, x.const_data_ptr(), m, dtype)}, ScalarType::Float);
   const cuda::CsrLinearArgs args = {x.const_data_ptr(), bias.has_value() ? bias->const_data_ptr() : nullptr,
                                     y.mutable_data_ptr(), m, dtype, MutableData<float>(workspace)};
   CheckLaunch(cuda::CsrLinear(weight, args, current.stream), op);

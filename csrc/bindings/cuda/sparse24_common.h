@@ -1,8 +1,8 @@
 // Shapes of 2:4 weights in the order of sparse tensor cores, as the bindings check them.
 #pragma once
 #include "../../cuda/common/sparse24.cuh"
-#include "../common.h"
-#include "common.h"
+#include "../../cuda/sparse24_dual_shift_linear.cuh"
+#include "dual_shift_common.h"
 
 namespace prism {
 
@@ -23,6 +23,24 @@ inline void CheckSparse24(const Tensor& packed, const Tensor& columns, int64_t n
   for (const Tensor* tensor : {&packed, &columns}) {
     STD_TORCH_CHECK(reinterpret_cast<uintptr_t>(tensor->const_data_ptr()) % 16 == 0, op, ": weights must be aligned to 16 bytes");
   }
+}
+
+// A weight [n, k] of 4-bit codes with its scales, on the device of `first`.
+inline cuda::Sparse24DualShift CheckSparse24Codes(const Tensor& codes, const Tensor& columns, const Tensor& scale,
+                                                  const Tensor& zero, const Tensor& column_scale, const Tensor& first,
+                                                  int64_t n, int64_t k, int64_t group_size, const char* op) {
+  CheckSparse24(codes, columns, n, k, true, op);
+  STD_TORCH_CHECK(group_size >= 32 && group_size % 32 == 0, op, ": group_size must be a multiple of 32");
+  CheckPanelGrid(scale, zero, NumPanels(n), CeilDiv(k, group_size), 4, Codebook::kUniform, op);
+  CheckTensor(column_scale, ScalarType::BFloat16, op, "column_scale");
+  CheckNumel(column_scale, k, op, "column_scale");
+  CheckPlaced(codes, first, 16, op, "codes");
+  CheckPlaced(columns, first, 16, op, "columns");
+  CheckPlaced(scale, first, 4, op, "scale");
+  CheckPlaced(zero, first, 2, op, "zero");
+  CheckPlaced(column_scale, first, 2, op, "column_scale");
+  return {ConstData<uint32_t>(codes), ConstData<uint32_t>(columns), ConstData<uint16_t>(scale), ConstData<uint8_t>(zero),
+          ConstData<uint16_t>(column_scale), group_size};
 }
 
 // What the two linears need around their kernels. The current stream must be set before: it allocates.

@@ -4,13 +4,11 @@ import hashlib
 import json
 import math
 import os
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from prism_kernels.nn import PackedLinear
@@ -19,6 +17,7 @@ from . import _layout
 from ._errors import CheckpointError
 from .readme import readme_text
 from .registry import FORMATS
+from .shard import Shard, set_metadata
 from .staging import StagingDirectory
 
 SHARD_BYTES = 2_000_000_000
@@ -26,7 +25,7 @@ _RUN_ID_PLACEHOLDER = "0" * 32
 
 
 class CheckpointWriter:
-    """Writes a checkpoint block by block, holding at most one shard in memory.
+    """Writes a checkpoint block by block; tensors go to disk as they are added.
 
         with CheckpointWriter("out") as writer:
             writer.add_module("model.layers.0.mlp.up_proj", packed_linear)
@@ -50,8 +49,7 @@ class CheckpointWriter:
             raise ValueError(f"CheckpointWriter: shard_bytes must be at least 1, got {shard_bytes}")
         self._staging = StagingDirectory(out, overwrite=overwrite)
         self._shard_bytes = shard_bytes
-        self._pending: dict[str, Tensor] = {}
-        self._pending_bytes = 0
+        self._shard: Shard | None = None
         self._shard_of: dict[str, int] = {}
         self._shards = 0
         self._total_bytes = 0
@@ -72,28 +70,24 @@ class CheckpointWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if not self._finished:
+            if self._shard is not None:
+                self._shard.discard()
             self._staging.discard()
 
     def add_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Adds tensors under their full names. They are written once a shard is full; do not change them before."""
+        """Adds tensors under their full names. They are on disk when this returns; the writer keeps none."""
         for name, tensor in tensors.items():
-            if name in self._shard_of or name in self._pending:
+            if name in self._shard_of:
                 raise CheckpointError(f"tensor {name}: must be added once, got it twice")
             if tensor.is_meta:
                 raise CheckpointError(f"tensor {name}: must hold data, got a meta tensor")
             size = tensor.numel() * tensor.element_size()
-            if self._pending and self._pending_bytes + size > self._shard_bytes:
+            if self._shard is not None and self._shard.nbytes and self._shard.nbytes + size > self._shard_bytes:
                 self._flush()
-            self._pending[name] = self._own(tensor)
-            self._pending_bytes += size
-
-    def _own(self, tensor: Tensor) -> Tensor:
-        """The tensor on the CPU, contiguous, and alone in its storage, as safetensors wants it."""
-        tensor = tensor.detach().cpu().contiguous()
-        pointer = tensor.untyped_storage().data_ptr()
-        whole = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
-        shared = any(other.untyped_storage().data_ptr() == pointer for other in self._pending.values())
-        return tensor if whole and not shared else tensor.clone()
+            if self._shard is None:
+                self._shard = Shard(self.directory / self._partial_name(self._shards))
+            self._shard.add(name, tensor)
+            self._shard_of[name] = self._shards
 
     def add_module(self, fqn: str, module: PackedLinear) -> None:
         """Adds a packed linear (and its bias) under its full name in the model."""
@@ -111,20 +105,12 @@ class CheckpointWriter:
         self._modules[fqn] = {"format": name, **weight.config()}
 
     def _flush(self) -> None:
-        from safetensors.torch import save_file
-
-        if not self._pending:
+        if self._shard is None:
             return
-        for name, tensor in sorted(self._pending.items()):
-            self._content.update(f"{name}|{tensor.dtype}|{list(tensor.shape)}|".encode())
-            if tensor.numel():
-                self._content.update(tensor.reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
-        path = self.directory / self._partial_name(self._shards)
-        save_file(self._pending, path, metadata={"format": "pt", "run_id": _RUN_ID_PLACEHOLDER})
-        self._shard_of |= dict.fromkeys(self._pending, self._shards)
+        self._content.update(self._shard.close({"format": "pt", "run_id": _RUN_ID_PLACEHOLDER}))
         self._shards += 1
-        self._total_bytes += self._pending_bytes
-        self._pending, self._pending_bytes = {}, 0
+        self._total_bytes += self._shard.nbytes
+        self._shard = None
 
     @staticmethod
     def _partial_name(shard: int) -> str:
@@ -181,7 +167,7 @@ class CheckpointWriter:
     def _name_shards(self, run_id: str) -> None:
         for shard in range(self._shards):
             partial = self.directory / self._partial_name(shard)
-            _set_metadata(partial, {"format": "pt", "run_id": run_id})
+            set_metadata(partial, {"format": "pt", "run_id": run_id})
             os.rename(partial, self.directory / _layout.shard_name(shard, self._shards))
         names = {name: _layout.shard_name(shard, self._shards) for name, shard in sorted(self._shard_of.items())}
         index = {"metadata": {"run_id": run_id, "total_size": self._total_bytes}, "weight_map": names}
@@ -211,16 +197,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _set_metadata(path: Path, metadata: dict[str, str]) -> None:
-    """Rewrites the metadata of a safetensors file in place, in the order given (the library's order is random)."""
-    with path.open("r+b") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        header = json.loads(stream.read(length))
-        header["__metadata__"] = metadata
-        content = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-        if len(content) > length:
-            raise RuntimeError(f"{path}: header must keep its length {length}, got {len(content)}")
-        stream.seek(8)
-        stream.write(content.ljust(length))

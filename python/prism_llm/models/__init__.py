@@ -1,7 +1,7 @@
 """Access to transformers models: loading them, and running their decoder blocks one by one."""
 
 from .adapter import BlockCall, CapturedInputs, DecoderAdapter, evaluation_mode, find_blocks
-from .linears import ExposedLinears, expose_linears, has_hidden_linears
+from .linears import ExposedLinears, expose_linears
 from .loading import load_model, load_network, load_tokenizer
 from .skeleton import load_skeleton
 
@@ -13,7 +13,6 @@ __all__ = [
     "evaluation_mode",
     "expose_linears",
     "find_blocks",
-    "has_hidden_linears",
     "load_model",
     "load_network",
     "load_skeleton",

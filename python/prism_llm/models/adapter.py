@@ -48,15 +48,19 @@ class DecoderAdapter:
         name, blocks = find_blocks(model)
         self.blocks: list[nn.Module] = list(blocks)
         self.prefixes = [f"{name}.{index}" for index in range(len(self.blocks))]
+        self._output = _BlockOutput()
 
     @torch.no_grad()
     def capture(self, batches: Sequence[Tensor]) -> CapturedInputs:
         """Runs the model up to its first block on each int64 [batch, seqlen] tensor of token ids.
 
+        The first call runs the first block as well, once, to see what it returns; later calls need no weights of
+        blocks.
+
         Raises:
             NotImplementedError: blocks share mutable state, so they cannot run one by one.
         """
-        with evaluation_mode(self.model), _recording(self.blocks) as recorder:
+        with evaluation_mode(self.model), _recording(self.blocks, self._output) as recorder:
             for ids in batches:
                 recorder.run(self.model, ids)
         return recorder.captured
@@ -121,17 +125,24 @@ class _AllBlocksSeen(Exception):
     """Ends a forward whose remaining part (norm, head) is of no interest."""
 
 
+@dataclass
+class _BlockOutput:
+    """What a block returns: a tuple of that length, or (None) the hidden states alone."""
+
+    known: bool = False
+    length: int | None = None
+
+
 class _Recorder:
     """Stands in for the forward of every block: notes the arguments and hands the hidden states on."""
 
-    def __init__(self, blocks: Sequence[nn.Module]) -> None:
+    def __init__(self, blocks: Sequence[nn.Module], output: _BlockOutput) -> None:
         self.captured = CapturedInputs()
         self._first_forward = blocks[0].forward
         self._last = len(blocks) - 1
         self._pool: list[Tensor] = []
         self._batch: list[BlockCall] = []
-        self._tuple_length: int | None = None
-        self._knows_output = False
+        self._output = output
 
     def run(self, model: nn.Module, ids: Tensor) -> None:
         self._batch = []
@@ -158,12 +169,12 @@ class _Recorder:
                 self.captured.hidden.append(hidden.detach())
             if index == self._last:
                 raise _AllBlocksSeen
-            if not self._knows_output:
+            if not self._output.known:
                 # A model may index the output of a block; only a real block tells whether it is a tuple.
                 output = _call_with_hidden(self._first_forward, hidden.clone(), call)
-                self._knows_output = True
-                self._tuple_length = len(output) if isinstance(output, tuple) else None
-            return hidden if self._tuple_length is None else (hidden,) + (None,) * (self._tuple_length - 1)
+                self._output.length = len(output) if isinstance(output, tuple) else None
+                self._output.known = True
+            return hidden if self._output.length is None else (hidden,) + (None,) * (self._output.length - 1)
 
         return forward
 
@@ -196,8 +207,8 @@ class _Recorder:
 
 
 @contextmanager
-def _recording(blocks: Sequence[nn.Module]) -> Iterator[_Recorder]:
-    recorder = _Recorder(blocks)
+def _recording(blocks: Sequence[nn.Module], output: _BlockOutput) -> Iterator[_Recorder]:
+    recorder = _Recorder(blocks, output)
     overridden = [vars(block).get("forward") for block in blocks]
     for index, block in enumerate(blocks):
         block.forward = recorder.stub(index)  # type: ignore[method-assign]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -115,9 +116,50 @@ def expose_linears(model: nn.Module) -> ExposedLinears:
     return exposed
 
 
-def has_hidden_linears(model: nn.Module) -> bool:
-    """Whether `expose_linears` would replace anything."""
-    return next(iter(_candidates(model)), None) is not None
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor of a model lives: the parameter or buffer `leaf` of `module`, made of all of the tensor, its
+    transpose, or one entry of its first axis."""
+
+    module: nn.Module
+    leaf: str
+    transposed: bool = False
+    entry: int | None = None
+
+    @property
+    def tensor(self) -> Tensor:
+        return getattr(self.module, self.leaf)
+
+    def part_of(self, tensor: Tensor) -> Tensor:
+        """What of `tensor` belongs here, in rows."""
+        part = tensor if self.entry is None else tensor[self.entry]
+        return part.T.contiguous() if self.transposed else part
+
+    def put(self, tensor: Tensor) -> None:
+        old = self.tensor
+        if isinstance(old, nn.Parameter):
+            self.module._parameters[self.leaf] = nn.Parameter(tensor, requires_grad=old.requires_grad)
+        else:
+            self.module._buffers[self.leaf] = tensor
+
+
+def places_of(model: nn.Module, name: str, conv1d_weights: Collection[str] = ()) -> list[Place]:
+    """Where the tensor `name` of a model lives now that linears may be exposed in it.
+
+    Args:
+        conv1d_weights: of the model as it was before.
+    """
+    parent, _, leaf = name.rpartition(".")
+    module = model.get_submodule(parent)
+    if isinstance(module, SeparateExperts):
+        experts = module.get_submodule(leaf).children()
+        return [Place(expert, "weight", entry=e) for e, expert in enumerate(experts)]
+    return [Place(module, leaf, transposed=name in conv1d_weights and not _is_conv1d(module))]
+
+
+def conv1d_weights(model: nn.Module) -> set[str]:
+    """The names of the weights of `Conv1D` modules."""
+    return {f"{name}.weight" for name, module in _candidates(model) if _is_conv1d(module)}
 
 
 def _candidates(model: nn.Module) -> list[tuple[str, nn.Module]]:

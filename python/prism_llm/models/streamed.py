@@ -1,13 +1,12 @@
-"""A model of which only the embedding, the head and chosen blocks are in memory; blocks come from safetensors files."""
+"""A model of which only what is in use is in memory: its blocks, and what lies outside, come from safetensors files."""
 
 from __future__ import annotations
 
 import ctypes
-import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,70 +14,29 @@ from torch import Tensor, nn
 from prism_kernels.nn import PackedLinear
 
 from .adapter import DecoderAdapter
-from .linears import has_hidden_linears
+from .linears import conv1d_weights, places_of
 from .loading import not_found
 from .skeleton import build_skeleton, restore_buffers
+from .stored_tensors import NotStreamable, Source, StoredTensors, find_sources
 
 _FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 
 
-class NotStreamable(Exception):
-    """The checkpoint cannot be read tensor by tensor under the model's own names; says why."""
-
-
-class CheckpointTensors:
-    """The tensors of a folder of safetensors files, read one by one into memory of their own."""
-
-    def __init__(self, folder: Path) -> None:
-        index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
-        if index.is_file():
-            files = json.loads(index.read_text("utf-8"))["weight_map"]
-            self._file_of = {name: folder / Path(file).name for name, file in files.items()}
-        elif single.is_file():
-            self._file_of = dict.fromkeys(self._names(single), single)
-        else:
-            raise NotStreamable(f"{folder} has neither model.safetensors nor model.safetensors.index.json")
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._file_of
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        with self._open(self._file_of[name]) as file:
-            return tuple(file.get_slice(name).get_shape())
-
-    def read(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """Copies, so that the pages of the files can leave memory."""
-        by_file: dict[Path, list[str]] = {}
-        for name in names:
-            by_file.setdefault(self._file_of[name], []).append(name)
-        tensors: dict[str, Tensor] = {}
-        for path, wanted in by_file.items():
-            with self._open(path) as file:
-                tensors |= {name: file.get_tensor(name).clone() for name in wanted}
-        return tensors
-
-    def _names(self, path: Path) -> list[str]:
-        with self._open(path) as file:
-            return list(file.keys())
-
-    def _open(self, path: Path) -> Any:
-        from safetensors import safe_open
-
-        return safe_open(path, framework="pt")
-
-
 class StreamedModel:
     """A causal language model on the meta device, into which blocks are loaded and from which they are released.
+
+    Linears in another layout may be exposed (`expose_linears`) meanwhile: weights then go to what stands for them.
 
     Args:
         source: a folder in the transformers layout, or a repository of the hub.
         dtype: of the weights, or "auto" for the checkpoint's.
         device: where loaded tensors go.
         keep_blocks: whether `release` leaves a block in memory.
-        on_tensors: receives {name: tensor} of everything outside packed linears, if `keep_blocks` is False.
+        on_tensors: receives {name: tensor} of everything outside packed linears, if `keep_blocks` is False. What lies
+            outside the blocks is handed over at once, tensor by tensor, and then in memory only within `outside`.
 
     Attributes:
-        model: everything outside the decoder blocks is loaded.
+        model: everything outside the decoder blocks is loaded, unless handed over.
 
     Raises:
         NotStreamable: names or shapes of the checkpoint are not the model's, or a feature of the model needs loading
@@ -96,19 +54,30 @@ class StreamedModel:
         on_tensors: Callable[[dict[str, Tensor]], object] | None = None,
     ) -> None:
         folder = _local_folder(source)
-        self._tensors: CheckpointTensors | None = CheckpointTensors(folder)
+        self._tensors: StoredTensors | None = StoredTensors(folder)
         self._device, self._keep = device, keep_blocks
         self.model = _skeleton_for(folder, dtype)
-        self._names = _match_names(self.model, self._tensors)
+        self._sources = find_sources(self.model, self._tensors)
+        self._conv1d_weights = conv1d_weights(self.model)
+        self._lent: list[Source] = []
         self._begin(on_tensors)
         try:
             restore_buffers(self.model, device)
         except ValueError as error:
             raise NotStreamable(str(error)) from error
-        self._materialize([name for name in self._names if not self._in_block(name)])
-        self.model.tie_weights()  # type: ignore[operator]
         _load_generation_config(self.model, folder)
-        self._emit_outside_blocks()
+        outside = [s for s in self._sources if not all(map(self._in_block, s.targets.values()))]
+        shared = self._read_by_blocks()
+        if on_tensors is not None and not keep_blocks:
+            order = list(self.model.state_dict())
+            self._lent = [s for s in outside if shared.isdisjoint(s.targets.values())]
+            self._lent.sort(key=lambda part: min(map(order.index, part.targets.values())))
+        lent = {name for part in self._lent for name in part.targets.values()}
+        self._materialize([s for s in outside if lent.isdisjoint(s.targets.values())])
+        self.model.tie_weights()  # type: ignore[operator]
+        for part in self._lent:
+            self._hand_over({name: t.to(device) for name, t in part.read(self.model, self._tensors).items()})
+        self._emit_outside_blocks(without=lent)
 
     @classmethod
     def around(
@@ -120,16 +89,31 @@ class StreamedModel:
     ) -> StreamedModel:
         """The same face over a model that is in memory as a whole."""
         streamed = cls.__new__(cls)
-        streamed.model, streamed._tensors, streamed._keep = model, None, keep_blocks
+        streamed.model, streamed._tensors, streamed._keep, streamed._lent = model, None, keep_blocks, []
         streamed._begin(on_tensors)
         streamed._emit_outside_blocks()
         return streamed
 
     def load(self, index: int) -> None:
         """Reads the weights of one block, unless they are in memory."""
-        prefix = self._adapter.prefixes[index]
         if self._tensors is not None:
-            self._materialize([n for n in self._names if n.startswith(f"{prefix}.") and self._place(n)[2].is_meta])
+            sources = self._sources_of(index)
+            self._materialize([s for s in sources if any(self._is_missing(name) for name in s.targets.values())])
+
+    @contextmanager
+    def outside(self) -> Iterator[None]:
+        """Brings what lies outside the blocks into memory, except an untied head, where it is not kept there."""
+        wanted = self._used_before_blocks() if self._lent else []
+        if wanted:
+            self._materialize(wanted)
+            self.model.tie_weights()  # type: ignore[operator]
+        try:
+            yield
+        finally:
+            if wanted:
+                self._drop(wanted)
+                self.model.tie_weights()  # type: ignore[operator]
+                _return_free_memory()
 
     def release(self, index: int) -> None:
         """Hands the tensors of a block outside packed linears to `on_tensors` and drops the block, unless kept."""
@@ -143,27 +127,45 @@ class StreamedModel:
         """Drops the weights of a block unchanged; `load` reads them again. Nothing where the model is in memory."""
         if self._tensors is None:
             return
-        prefix = self._adapter.prefixes[index]
-        for name in [n for n in self._names if n.startswith(f"{prefix}.")]:
-            module, leaf, place = self._place(name)
-            if isinstance(place, nn.Parameter):
-                module._parameters[leaf] = nn.Parameter(place.to("meta"), requires_grad=place.requires_grad)
-            else:
-                module._buffers[leaf] = place.to("meta")
+        self._drop(self._sources_of(index))
         _return_free_memory()
 
     def _begin(self, on_tensors: Callable[[dict[str, Tensor]], object] | None) -> None:
         self._on_tensors = on_tensors
         self._adapter = DecoderAdapter(self.model)
 
+    def _sources_of(self, index: int) -> list[Source]:
+        prefix = f"{self._adapter.prefixes[index]}."
+        return [source for source in self._sources if any(n.startswith(prefix) for n in source.targets.values())]
+
+    def _is_missing(self, name: str) -> bool:
+        return any(place.tensor.is_meta for place in places_of(self.model, name, self._conv1d_weights))
+
     def _in_block(self, name: str) -> bool:
         return any(name.startswith(f"{prefix}.") for prefix in self._adapter.prefixes)
 
-    def _emit_outside_blocks(self) -> None:
+    def _used_before_blocks(self) -> list[Source]:
+        """All that is lent, except an untied head."""
+        head = getattr(self.model.get_output_embeddings(), "weight", None)  # type: ignore[operator]
+        if head is self.model.get_input_embeddings().weight:  # type: ignore[operator]
+            return self._lent
+        named = self.model.named_parameters(remove_duplicate=False)
+        unused = {name for name, parameter in named if parameter is head}
+        return [source for source in self._lent if unused.isdisjoint(source.targets.values())]
+
+    def _read_by_blocks(self) -> set[str]:
+        """Names outside the blocks of tensors that blocks read as well."""
+        tensors = self.model.state_dict(keep_vars=True)
+        inside = {id(tensor) for name, tensor in tensors.items() if self._in_block(name)}
+        return {name for name, tensor in tensors.items() if not self._in_block(name) and id(tensor) in inside}
+
+    def _emit_outside_blocks(self, without: Collection[str] = ()) -> None:
         if self._on_tensors is None:
             return
         tensors = self.model.state_dict(keep_vars=True)
-        self._hand_over({name: tensor for name, tensor in tensors.items() if not self._in_block(name)})
+        known = {id(tensors[name]) for name in without}
+        left = {name: tensor for name, tensor in tensors.items() if id(tensor) not in known}
+        self._hand_over({name: tensor for name, tensor in left.items() if not self._in_block(name)})
 
     def _emit(self, block: nn.Module, prefix: str) -> None:
         if self._on_tensors is None:
@@ -180,21 +182,19 @@ class StreamedModel:
         if unique:
             self._on_tensors(dict(unique.values()))
 
-    def _place(self, name: str) -> tuple[nn.Module, str, Tensor]:
-        module_name, _, leaf = name.rpartition(".")
-        module = self.model.get_submodule(module_name)
-        return module, leaf, getattr(module, leaf)
-
-    def _materialize(self, names: list[str]) -> None:
+    def _materialize(self, sources: list[Source]) -> None:
         assert self._tensors is not None
-        stored = self._tensors.read(self._names[name] for name in names)
-        for name in names:
-            module, leaf, place = self._place(name)
-            tensor = stored.pop(self._names[name]).to(device=self._device, dtype=place.dtype)
-            if isinstance(place, nn.Parameter):
-                module._parameters[leaf] = nn.Parameter(tensor, requires_grad=place.requires_grad)
-            else:
-                module._buffers[leaf] = tensor
+        for source in sources:
+            for name, tensor in source.read(self.model, self._tensors).items():
+                tensor = tensor.to(self._device)
+                for place in places_of(self.model, name, self._conv1d_weights):
+                    place.put(place.part_of(tensor))
+
+    def _drop(self, sources: list[Source]) -> None:
+        for source in sources:
+            for name in source.targets.values():
+                for place in places_of(self.model, name, self._conv1d_weights):
+                    place.put(place.tensor.to("meta"))
 
 
 def _local_folder(source: str) -> Path:
@@ -220,31 +220,22 @@ def _skeleton_for(folder: Path, dtype: torch.dtype | str) -> nn.Module:
     if isinstance(dtype, str):
         dtype = config.dtype or torch.float32
     model = build_skeleton(config, dtype)
-    if getattr(model, "_keep_in_fp32_modules", None) or getattr(model, "_keep_in_fp32_modules_strict", None):
-        raise NotStreamable(f"{type(model).__name__} keeps some modules in float32")
-    if has_hidden_linears(model):
-        raise NotStreamable(f"{type(model).__name__} has linears in another layout (Conv1D or fused experts)")
+    _keep_float32(model, dtype)
     return model
 
 
-def _match_names(model: nn.Module, tensors: CheckpointTensors) -> dict[str, str]:
-    """The stored name of every tensor of the model; tied ones once, under the name that the model lists first."""
-    prefix = f"{model.base_model_prefix}."
-    names = {}
-    persistent = model.state_dict(keep_vars=True)
-    seen: set[int] = set()
-    for name, tensor in persistent.items():
-        if id(tensor) in seen:
-            continue
-        seen.add(id(tensor))
-        candidates = (name, name.removeprefix(prefix), prefix + name)
-        stored = next((candidate for candidate in candidates if candidate in tensors), None)
-        if stored is None:
-            raise NotStreamable(f"the checkpoint has no tensor {name}, which its model needs")
-        if tensors.shape(stored) != tuple(tensor.shape):
-            raise NotStreamable(f"{name} must have shape {list(tensor.shape)}, got {list(tensors.shape(stored))}")
-        names[name] = stored
-    return names
+def _keep_float32(model: nn.Module, dtype: torch.dtype) -> None:
+    """Gives the tensors that the model wants in float32 whatever it is loaded in that dtype, as `from_pretrained`."""
+    from transformers.core_model_loading import build_glob_alternation
+
+    patterns = list(model._get_dtype_plan(dtype))  # type: ignore[operator]
+    if not patterns:
+        return
+    wanted = build_glob_alternation(patterns)[0]
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if wanted.search(name):
+            for place in places_of(model, name):
+                place.put(tensor.float())
 
 
 def _return_free_memory() -> None:

@@ -1,22 +1,36 @@
-"""How many weights each linear loses where a recipe does not prune all alike; and that no linear loses fewer."""
+"""How many weights each linear loses where a recipe does not prune all alike."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
-import torch
 from torch import Tensor, nn
-
-from prism_kernels.formats import PackedWeight
 
 from ..calibration import StatisticsCollector
 from ..models import CapturedInputs, DecoderAdapter
-from ..pruning import GlobalThreshold, Pattern, count_outliers, exact_counts, owl_sparsities, pruned_by
+from ..pruning import GlobalThreshold, count_outliers, exact_counts, owl_sparsities, share_of
 from .recipe import Recipe
 
-#: How many weights of the linear `name` with that weight go; None leaves it to the recipe. Asked once for each.
-Allocation = Callable[[str, Tensor], int | None]
+
+@dataclass(frozen=True)
+class Allocation:
+    """How many weights of the linear `name` with that weight go; None leaves it to the recipe. Asked once for each.
+
+    `notes` are for the report, by name.
+    """
+
+    count: Callable[[str, Tensor], int | None]
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+    def __call__(self, name: str, weight: Tensor) -> int | None:
+        return self.count(name, weight)
+
+    def notes_of(self, name: str) -> list[str]:
+        return [self.notes[name]] if name in self.notes else []
+
 
 Plan = Sequence[Mapping[str, nn.Linear]]
 
@@ -45,12 +59,12 @@ def allocate(
         if inputs is None:
             raise ValueError("allocate: inputs must be given for ratios owl, got None")
         return _owl(adapter, plan, recipe, inputs, store, experts)
-    return lambda name, weight: None
+    return Allocation(lambda name, weight: None)
 
 
 def _global(plan: Plan, recipe: Recipe, store: BlockSource) -> Allocation:
     weights = sum(linear.weight.numel() for linears in plan for linear in linears.values())
-    threshold = GlobalThreshold(int(weights * recipe.sparsity))
+    threshold = GlobalThreshold(share_of(weights, recipe.sparsity))
     for _ in threshold.passes:
         for index, linears in enumerate(plan):
             store.load(index)
@@ -58,7 +72,7 @@ def _global(plan: Plan, recipe: Recipe, store: BlockSource) -> Allocation:
                 threshold.add(linear.weight)
             store.unload(index)
         threshold.end_pass()
-    return lambda name, weight: threshold.pruned(weight)
+    return Allocation(lambda name, weight: threshold.pruned(weight))
 
 
 def _owl(
@@ -69,25 +83,30 @@ def _owl(
     store: BlockSource,
     experts: set[str],
 ) -> Allocation:
-    """Counts by OWL from the dense model's own activations, as the original."""
+    """Counts by OWL from the dense model's own activations, as the original.
+
+    Experts that no token reached have no scores: they get the ratio that the others of their block give, or the
+    recipe's where no linear of the block was reached."""
     hidden, counted = list(inputs.hidden), {}
+    notes: dict[str, str] = {}
     for index, linears in enumerate(plan):
         store.load(index)
-        following: list[Tensor] = []
 
-        def forward(h: Tensor, batch: int, index: int = index, following: list[Tensor] = following) -> None:
-            following.append(adapter.run_block(index, h, inputs.calls[batch][index]))
+        def forward(batch: int, index: int = index) -> None:
+            hidden[batch] = adapter.run_block(index, hidden[batch], inputs.calls[batch][index])
 
         if linears:
             collector = StatisticsCollector(linears, max_tokens=recipe.max_tokens, optional=experts)
-            collector.run(lambda h=h, b=b: forward(h, b) for b, h in enumerate(hidden))  # type: ignore[misc]
-            known, silent = collector.statistics, torch.zeros(())  # an expert without tokens has no outliers
-            layers = [(m.weight.detach(), known[n].norms if n in known else silent) for n, m in linears.items()]
-            counted[index] = count_outliers(layers, recipe.owl_threshold)
+            collector.run(partial(forward, batch) for batch in range(len(hidden)))
+            known = collector.statistics
+            layers = [(linears[name].weight.detach(), known[name].norms) for name in linears if name in known]
+            unseen = [linear.weight.numel() for name, linear in linears.items() if name not in known]
+            counted[index] = count_outliers(layers, recipe.owl_threshold, unseen=sum(unseen))
+            whose = "its block's others" if layers else "the recipe"
+            notes |= {name: f"no outliers known: the sparsity of {whose}" for name in linears if name not in known}
         else:
-            for batch, h in enumerate(hidden):
-                forward(h, batch)
-        hidden = following
+            for batch in range(len(hidden)):
+                forward(batch)
         store.unload(index)
     sparsities = dict(
         zip(counted, owl_sparsities([*counted.values()], recipe.sparsity, recipe.owl_lambda), strict=True)
@@ -97,27 +116,6 @@ def _owl(
         for index, linears in enumerate(plan)
         for name, linear in linears.items()
     }
-    total = int(sum(weights for weights, _ in shares.values()) * recipe.sparsity)
+    total = share_of(sum(weights for weights, _ in shares.values()), recipe.sparsity)
     counts = exact_counts(shares, total)
-    return lambda name, weight: counts[name]
-
-
-def least_pruned(recipe: Recipe, shape: tuple[int, int]) -> int:
-    """How many weights of a [n, k] matrix a recipe prunes by itself: whole numbers per row, matrix, or sweep block."""
-    pattern, (n, k) = Pattern.parse(recipe.pattern), shape
-    if recipe.score == "sparsegpt" and not pattern.is_structured:
-        widths = [min(recipe.block_size, k - begin) for begin in range(0, k, recipe.block_size)]
-        return sum(int(n * width * recipe.sparsity) for width in widths)
-    return pruned_by(shape, pattern, recipe.sparsity, "row" if recipe.scope == "row" else "matrix")
-
-
-def require_pruned_as_named(name: str, packed: PackedWeight, least: int) -> None:
-    """Raises RuntimeError where a packed weight (its base, if it has one) decodes to fewer zeros than `least`."""
-    base = getattr(packed, "base", None)
-    stored = packed if base is None else base
-    n, k = stored.shape
-    zeros = n * k - int(torch.count_nonzero(stored.to_dense(torch.float32)))
-    if zeros < least:
-        raise RuntimeError(
-            f"{name}: the packed weight must hold the {least} zeros of {n * k} that the recipe names, got {zeros}"
-        )
+    return Allocation(lambda name, weight: counts[name], notes)

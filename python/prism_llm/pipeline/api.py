@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from ..models import load_network, load_tokenizer
 from ..models.loading import resolve_source
-from ..models.streamed import NotStreamable, StreamedModel
+from ..models.stored_tensors import NotStreamable
+from ..models.streamed import StreamedModel
 from .engine import InMemory, OnBlock, Progress, compress_blocks, model_context
 from .recipe import Recipe, as_recipe
 from .report import CompressionReport

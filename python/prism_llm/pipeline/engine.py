@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 import torch
@@ -15,10 +16,11 @@ from prism_kernels.swap import matches, replace_module, select_linears
 from ..calibration import CalibrationError, InputStatistics, StatisticsCollector
 from ..models import CapturedInputs, DecoderAdapter, evaluation_mode, expose_linears
 from ..pruning import HessianSolver, require_solver
-from .allocation import Allocation, allocate, least_pruned, require_pruned_as_named
+from .allocation import Allocation, allocate
 from .folding import fold_permutations
 from .layer import compress_weight, without_calibration
 from .low_rank import compress_low_rank, low_rank_names
+from .promise import require_pruned_as_named, rounding_note
 from .recipe import Recipe
 from .report import CompressionReport, LinearReport, relative_error
 from .scale_folding import fold_column_scales
@@ -36,7 +38,9 @@ _WIDEST_STRIP = 2**31 - 1
 
 
 class BlockStore(Protocol):
-    """Brings the weights of a block into memory and lets them go."""
+    """Brings the weights of a block, or what lies outside all blocks, into memory and lets them go."""
+
+    def outside(self) -> AbstractContextManager[None]: ...
 
     def load(self, index: int) -> None: ...
 
@@ -47,6 +51,10 @@ class BlockStore(Protocol):
 
 class InMemory:
     """The store of a model that is in memory as a whole."""
+
+    def outside(self) -> AbstractContextManager[None]:
+        """Nothing to do."""
+        return nullcontext()
 
     def load(self, index: int) -> None:
         """Nothing to do."""
@@ -83,14 +91,7 @@ def compress_blocks(
     if calibration is not None and not recipe.needs_calibration:
         report.notes.append("calibration not used: the recipe is data-free")
     with evaluation_mode(model):
-        inputs = probe = None
-        if recipe.needs_calibration:
-            batches = list(_batches(model, calibration))
-            store.load(0)
-            inputs = adapter.capture(batches)
-        if recipe.fold or (recipe.prunes and recipe.permute != "none"):
-            store.load(0)
-            probe = adapter.capture([_probe_tokens(model)])
+        inputs, probe = _capture(adapter, recipe, calibration, store)
         # No name holds this second plan: the dense weights in it must not outlive their block.
         allocation = allocate(
             adapter, [_pruned_only(recipe, linears, factored) for linears in plan], recipe, inputs, store, experts
@@ -110,6 +111,24 @@ def compress_blocks(
                 progress(index + 1, len(plan), adapter.prefixes[index])
     report.seconds = time.perf_counter() - started
     return report
+
+
+def _capture(
+    adapter: DecoderAdapter, recipe: Recipe, calibration: Tensor | None, store: BlockStore
+) -> tuple[CapturedInputs | None, CapturedInputs | None]:
+    """The inputs of all blocks for the calibration tokens, and for few tokens on which a block is compared with itself;
+    None where the recipe needs none."""
+    model, probed = adapter.model, recipe.fold or (recipe.prunes and recipe.permute != "none")
+    if not recipe.needs_calibration and not probed:
+        return None, None
+    with store.outside():
+        batches = list(_batches(model, calibration)) if recipe.needs_calibration else []
+        probe = [_probe_tokens(model)] if probed else []
+        # One token through the first block shows what blocks return; then the block makes room for the rest.
+        store.load(0)
+        adapter.capture([part[:1, :1] for part in (*batches, *probe)[:1]])
+        store.unload(0)
+        return (adapter.capture(batches) if batches else None), (adapter.capture(probe) if probe else None)
 
 
 def _compress_block(
@@ -153,9 +172,9 @@ def _compress_block(
         for name in group:
             linear, map_ = linears[name], tiers.get(name)
             pruned = allocation(name, linear.weight) if name in prunable else None
-            own, notes = recipe if name in factored else _without_factors(recipe), []
+            own, notes = recipe if name in factored else _without_factors(recipe), allocation.notes_of(name)
             if name in folded:
-                own, notes = own.replace(permute="none"), [folded[name]]
+                own, notes = own.replace(permute="none"), [*notes, folded[name]]
             if name in scaled and own.bits is not None:
                 own, notes = own.replace(sparsity=own.sparsity, scale="none", fold=False), [*notes, scaled[name]]
             modules[name] = _compress_linear(
@@ -192,8 +211,9 @@ def _compress_linear(
     if unseen:
         result.notes.append("no calibration token reached it: score magnitude, no compensation")
     if result.mask is not None:
-        named = least_pruned(result.recipe, result.packed.shape) if pruned is None else pruned
-        require_pruned_as_named(name, result.packed, result.pruned if recipe.tiers is not None else named)
+        given = result.pruned if recipe.tiers is not None else pruned
+        require_pruned_as_named(name, result.packed, result.recipe, given)
+        result.notes += [] if given is not None else rounding_note(result.recipe, result.packed.shape)
     module = result.module(linear.bias).train(linear.training)
     replace_module(model, name, module)
     seconds = time.perf_counter() - started

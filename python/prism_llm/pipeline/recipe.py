@@ -32,7 +32,8 @@ class Recipe(BaseModel):
     Attributes:
         format_version: of this schema.
         method: a preset, or "custom".
-        sparsity: fraction of weights to prune, in [0, 1); 0 prunes nothing. An n:m pattern implies it.
+        sparsity: fraction of weights to prune, in [0, 1); 0 prunes nothing. An n:m pattern implies it. Counts are
+            exact and rounded down in each unit (`prism_llm.pipeline.promise`): a row of 3 loses 1 at 50 %.
         pattern: "unstructured", or "n:m" with n KEPT of every m consecutive weights of a row.
         scope: unstructured counts hold per output "row", per "matrix", or "global": one threshold over all chosen
             linears, for the score "magnitude". The score "sparsegpt" has its own rule.
@@ -40,7 +41,7 @@ class Recipe(BaseModel):
             or "lsa" (linear sum assignment, from there; needs scipy). Made by the producing linears where they can,
             else by an index that is stored with the weight.
         ratios: "uniform", or "owl": blocks with more outliers stay denser (arXiv 2310.05175), and the mean over all
-            chosen weights stays `sparsity`. Unstructured only.
+            chosen weights stays `sparsity`; experts that no token reached follow their block. Unstructured only.
         owl_threshold: M, times the mean score of a block: what is above is an outlier.
         owl_lambda: half the range of the blocks' sparsities.
         score: what ranks weights: "magnitude", "wanda", "wanda_variant" (shares of a row's sum, which imply the scope

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from prism_kernels import ops
 
-from .masks import Pattern
+from .masks import Pattern, share_of
 
 
 def obs_one_shot(weight: Tensor, mask: Tensor, inverse: Tensor) -> Tensor:
@@ -65,10 +65,10 @@ def obs_sweep(
 ) -> SweepResult:
     """SparseGPT's sweep (arXiv 2301.00774) over all columns, `block_size` at a time.
 
-    With `mask`, it is kept. Without, the mask adapts to the updated weights: for each block the int(numel * sparsity)
-    smallest w^2 / U_jj^2 go, so sparsity is even across blocks and free across rows (the original prunes one more per
-    block: every score up to and including the threshold); for n:m, the m - n smallest of each group when the sweep
-    reaches it.
+    With `mask`, it is kept. Without, the mask adapts to the updated weights: for each block the `share_of(numel,
+    sparsity)` smallest w^2 / U_jj^2 go, so sparsity is even across blocks and free across rows (the original prunes one
+    more per block: every score up to and including the threshold); for n:m, the m - n smallest of each group when the
+    sweep reaches it.
 
     Args:
         weight: float32 [n, k], with zeros in the columns of dead inputs.
@@ -90,7 +90,7 @@ def obs_sweep(
         chosen = None if mask is None else mask[:, begin:end].contiguous()
         if chosen is None and not pattern.is_structured:
             score = block.square() / own.diagonal().square()
-            count = int(block.numel() * sparsity) if pruned is None else pruned * end // k - pruned * begin // k
+            count = share_of(block.numel(), sparsity) if pruned is None else pruned * end // k - pruned * begin // k
             chosen = ops.topk_mask(score, block.numel() - count, "matrix")
         rounding = _rounding(grid, row_grid, begin, end)
         result[:, begin:end], error, used, code, scale, zero = ops.obs_sweep(

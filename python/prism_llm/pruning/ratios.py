@@ -81,44 +81,53 @@ def _magnitude_bits(weight: Tensor) -> list[Tensor]:
 
 @dataclass(frozen=True)
 class OutlierCount:
-    """Of one block: `weights` in it, and how many have a Wanda score above M times the block's mean."""
+    """Of one block: `weights` whose inputs are known, how many of them have a Wanda score above M times the block's
+    mean, and `unseen` weights about whose inputs nothing is known."""
 
     weights: int
     outliers: int
+    unseen: int = 0
 
     @property
-    def share(self) -> float:
-        return self.outliers / max(self.weights, 1)
+    def share(self) -> float | None:
+        """Of the weights whose inputs are known; None without any."""
+        return self.outliers / self.weights if self.weights else None
 
 
-def count_outliers(layers: Sequence[tuple[Tensor, Tensor]], factor: float) -> OutlierCount:
+def count_outliers(layers: Sequence[tuple[Tensor, Tensor]], factor: float, unseen: int = 0) -> OutlierCount:
     """OWL's layerwise outlier distribution (arXiv 2310.05175) of one block.
 
     Args:
         layers: per linear its weight [n, k] and the float [k] L2 norms of its inputs.
         factor: M; an outlier is more than M times the mean of |W_ij| ||X_j|| over all linears of the block.
+        unseen: weights of the block whose inputs are not known.
     """
     weights = sum(weight.numel() for weight, _ in layers)
     total = sum(float((weight.float().abs() * norms).sum(dtype=torch.float64)) for weight, norms in layers)
     bound = factor * total / max(weights, 1)
-    return OutlierCount(weights, sum(int((weight.float().abs() * norms > bound).sum()) for weight, norms in layers))
+    outliers = sum(int((weight.float().abs() * norms > bound).sum()) for weight, norms in layers)
+    return OutlierCount(weights, outliers, unseen)
 
 
 def owl_sparsities(blocks: Sequence[OutlierCount], sparsity: float, spread: float) -> list[float]:
     """The sparsity of each block: the more outliers, the denser, within 2 `spread` (lambda), with the mean `sparsity`.
 
     density_b = 2 lambda (D_b - min D) / (max D - min D), shifted by one constant. The mean is weighted by the blocks'
-    weights (the original's is over blocks, the same where all are alike); blocks with equal shares share one sparsity.
+    weights, unseen ones too (the original's is over blocks, the same where all are alike); blocks with equal shares
+    share one sparsity. Where no weight's inputs are known, a block has the sparsity itself.
 
     Raises:
         ValueError: a block's sparsity would leave [0, 1).
     """
-    shares = [block.share for block in blocks]
-    low, high = min(shares), max(shares)
-    raised = [2 * spread * (share - low) / (high - low) if high > low else 0.0 for share in shares]
-    weights = sum(block.weights for block in blocks)
-    mean = sum(value * block.weights for value, block in zip(raised, blocks, strict=True)) / max(weights, 1)
-    result = [sparsity + mean - value for value in raised]
+    shares = [block.share for block in blocks if block.share is not None]
+    low, high = min(shares, default=0.0), max(shares, default=0.0)
+    raised = [
+        None if block.share is None else 2 * spread * (block.share - low) / (high - low) if high > low else 0.0
+        for block in blocks
+    ]
+    sizes = [(block.weights + block.unseen, up) for block, up in zip(blocks, raised, strict=True) if up is not None]
+    mean = sum(up * size for size, up in sizes) / max(sum(size for size, _ in sizes), 1)
+    result = [sparsity if up is None else sparsity + mean - up for up in raised]
     if min(result) < 0 or max(result) >= 1:
         raise ValueError(
             f"owl_sparsities: sparsity {sparsity} and lambda {spread} must leave every block in [0, 1), got "

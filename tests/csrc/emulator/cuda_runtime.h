@@ -80,6 +80,12 @@ inline unsigned __ballot_sync(unsigned mask, int predicate) {
   for (int i = 0; i < 32; ++i) bits |= static_cast<unsigned>(all[i] != 0) << i;
   return bits;
 }
+inline int __reduce_add_sync(unsigned mask, int value) {
+  prism::emulator::RequireWholeWarp(mask);
+  int sum = 0;
+  for (const int each : prism::emulator::Exchange(value).lanes) sum += each;
+  return sum;
+}
 inline int __any_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) != 0; }
 inline int __all_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) == 0xffffffffu; }
 
