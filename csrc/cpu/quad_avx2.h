@@ -34,6 +34,7 @@ static inline PRISM_INLINE void KeepInRegister(Vector& v) {
   asm("" : "+x"(v));
 }
 static inline PRISM_INLINE void Prefetch(const void* p) { _mm_prefetch(p, _MM_HINT_T0); }
+static inline PRISM_INLINE void PrefetchFar(const void* p) { _mm_prefetch(p, _MM_HINT_T1); }
 static inline PRISM_INLINE Floats Set1(float v) { return _mm256_set1_ps(v); }
 static inline PRISM_INLINE Floats LoadFloats(const float* p) { return _mm256_loadu_ps(p); }
 static inline PRISM_INLINE Floats Add(Floats a, Floats b) { return _mm256_add_ps(a, b); }

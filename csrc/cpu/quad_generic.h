@@ -29,6 +29,7 @@ typedef uint16_t Words __attribute__((vector_size(64)));
 template <class Vector>
 inline void KeepInRegister(Vector&) {}
 inline void Prefetch(const void* p) { __builtin_prefetch(p); }
+inline void PrefetchFar(const void* p) { __builtin_prefetch(p, 0, 2); }
 inline Floats Set1(float v) { return Floats{} + v; }
 inline Floats Add(Floats a, Floats b) { return a + b; }
 inline Floats Multiply(Floats a, Floats b) { return a * b; }
