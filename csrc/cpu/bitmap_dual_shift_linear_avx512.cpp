@@ -22,8 +22,8 @@ void Run(const QuadLinearArgs& a, const BitmapCodes& weight, int64_t begin, int6
 
 void RunInt8(const QuadLinearArgs& a, const BitmapCodes& weight, int64_t begin, int64_t end) {
   static_assert(BitmapQuads<4>::kClean);
-  if (weight.bits == 4) return RunBits<Int8Clean, Int8Signed, 4, FewWidths4>(a, weight, begin, end);
-  RunWidths<Int8, Int8Signed, Int8, Int8Signed, Int8, Int8Wide>(a, weight, begin, end);
+  if (weight.bits == 4) return RunBits<Int8Clean, Int8Centered, 4, FewWidths4>(a, weight, begin, end);
+  RunWidths<Int8, Int8Centered, Int8, Int8Centered, Int8, Int8Wide>(a, weight, begin, end);
 }
 
 template <int kBits>
@@ -50,7 +50,7 @@ void RunInt16(const QuadLinearArgs& a, const BitmapCodes& weight, int64_t begin,
 
 const BitmapDualShiftLinearKernel kBitmapDualShiftLinear = {Arrange<Arithmetic::kFloat32>, Run, 4, kWidths, kWidths};
 const BitmapDualShiftLinearKernel kBitmapDualShiftLinearInt8 = {
-    Arrange<Arithmetic::kInt8>, RunInt8, 1, kWidths4, kWidths, true};
+    Arrange<Arithmetic::kInt8>, RunInt8, 1, kWidths4, kWidths};
 const BitmapDualShiftLinearKernel kBitmapDualShiftLinearInt16 = {Arrange<Arithmetic::kInt16>, RunInt16, 2, kInt16Widths,
                                                                  kInt16Widths};
 

@@ -43,7 +43,7 @@ void RunInt16(const QuadLinearArgs& a, const PlaneCodes& weight, int64_t begin, 
 
 const DualShiftLinearKernel kDualShiftLinear = {Arrange<Arithmetic::kFloat32>, Run, 4, kWidths, kWidths};
 const DualShiftLinearKernel kDualShiftLinearInt8 = {
-    Arrange<Arithmetic::kInt8>, RunWidths<Int8, Int8Signed, Int8, Int8Signed, Int8, Int8Wide, FewWidths4>, 1, kWidths4, kWidths, true};
+    Arrange<Arithmetic::kInt8>, RunWidths<Int8, Int8Centered, Int8, Int8Centered, Int8, Int8Wide, FewWidths4>, 1, kWidths4, kWidths};
 const DualShiftLinearKernel kDualShiftLinearInt16 = {Arrange<Arithmetic::kInt16>, RunInt16, 2, kInt16Widths, kInt16Widths};
 
 }  // namespace prism::cpu::avx512

@@ -14,6 +14,8 @@ PRISM_DEFINE_UNROLL
 constexpr int kLanes = 8;
 constexpr int kPanelStrips = 2;  // both halves of a panel share the activations
 constexpr int kManyStrips = 2;
+constexpr int kBlockStrips = 2;
+constexpr bool kTotalsInRegisters = false, kFusedDecode = false;
 constexpr int kSumRegisters = 8;  // what sums of few tokens may take
 #ifdef PRISM_FEW_TILES
 using FewWidths = Widths<2>;
@@ -35,6 +37,7 @@ static inline PRISM_INLINE void KeepInRegister(Vector& v) {
   asm("" : "+x"(v));
 }
 static inline PRISM_INLINE void Prefetch(const void* p) { _mm_prefetch(p, _MM_HINT_T0); }
+static inline PRISM_INLINE void PrefetchFar(const void* p) { _mm_prefetch(p, _MM_HINT_T1); }
 static inline PRISM_INLINE Floats Set1(float v) { return _mm256_set1_ps(v); }
 static inline PRISM_INLINE Floats LoadFloats(const float* p) { return _mm256_loadu_ps(p); }
 static inline PRISM_INLINE Floats Add(Floats a, Floats b) { return _mm256_add_ps(a, b); }
@@ -99,7 +102,6 @@ struct Float32 {
   static PRISM_INLINE Floats Plus(Floats a, Floats b) { return _mm256_add_ps(a, b); }
   static PRISM_INLINE Floats Value(Floats sum) { return sum; }
   static PRISM_INLINE Floats FirstStart(Ints) { return _mm256_setzero_ps(); }
-  static PRISM_INLINE Floats AddStart(Floats sum, Floats) { return sum; }
   template <class Segment>
   static PRISM_INLINE Floats StartChunk(const Segment&, int, const uint32_t*) { return _mm256_setzero_ps(); }
 };
@@ -183,7 +185,6 @@ struct Int8 {
 
   static PRISM_INLINE Ints Prepare(Ints zero) { return zero; }
   static PRISM_INLINE Ints FirstStart(Ints zero) { return zero; }
-  static PRISM_INLINE Ints AddStart(Ints start, Ints) { return start; }
   template <class Segment>
   static PRISM_INLINE Ints StartChunk(const Segment& segment, int strip, const uint32_t* sum) {
     return segment.first ? Start(segment.start[strip], sum) : _mm256_setzero_si256();

@@ -15,7 +15,9 @@ PRISM_DEFINE_UNROLL
 
 constexpr int kLanes = 16;
 constexpr int kPanelStrips = 1;  // strips per panel
-constexpr int kManyStrips = 4;   // strips that many tokens share: 4 x 6 sums leave registers for weights and activations
+constexpr int kManyStrips = 4;   // strips decoded together for many tokens: each byte of x read serves that many
+constexpr int kBlockStrips = 1;  // 14 sums and 14 totals in registers, one for weights: x comes as a broadcast operand
+constexpr bool kTotalsInRegisters = true, kFusedDecode = true;
 constexpr int kSumRegisters = 16;  // what sums of few tokens may take
 #ifdef PRISM_FEW_TILES
 using FewWidths = Widths<2>;
@@ -26,7 +28,7 @@ using ManyWidths = Widths<2>;
 using FewWidths = Widths<1, 4>;
 using FewWidths4 = Widths<1, 2, 4, 8, 16>;
 using Int16Widths = Widths<1, 2, 4, 8>;  // two sums per token
-using ManyWidths = Widths<2, 4, 6>;
+using ManyWidths = Widths<2, 4, 6, 8, 10, 12, 14>;
 #endif
 inline constexpr TokenWidths kWidths = MakeWidths(FewWidths(), ManyWidths());
 inline constexpr TokenWidths kWidths4 = MakeWidths(FewWidths4(), ManyWidths());
@@ -46,6 +48,7 @@ static inline PRISM_INLINE void KeepInRegister(Vector& v) {
 }
 
 static inline PRISM_INLINE void Prefetch(const void* p) { _mm_prefetch(p, _MM_HINT_T0); }
+static inline PRISM_INLINE void PrefetchFar(const void* p) { _mm_prefetch(p, _MM_HINT_T1); }
 static inline PRISM_INLINE Floats Set1(float v) { return _mm512_set1_ps(v); }
 static inline PRISM_INLINE Floats LoadFloats(const float* p) { return _mm512_loadu_ps(p); }
 static inline PRISM_INLINE Floats Add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
@@ -110,8 +113,6 @@ struct FloatSums {
   static PRISM_INLINE Floats Plus(Floats a, Floats b) { return _mm512_add_ps(a, b); }
   static PRISM_INLINE Floats Value(Floats sum) { return sum; }
   static PRISM_INLINE Floats FirstStart(Ints) { return _mm512_setzero_ps(); }
-  template <class Weights>
-  static PRISM_INLINE Floats AddStart(Floats sum, Weights) { return sum; }
   template <class Segment>
   static PRISM_INLINE Floats StartChunk(const Segment&, int, const uint32_t*) { return _mm512_setzero_ps(); }
 };
@@ -216,26 +217,20 @@ struct Int16 : Int8 {
   }
 };
 
-// Signed weights (q - z) times activations + 128, which dpbusd takes as its unsigned side; sums begin with -128 times the
-// sum of the weights.
-struct Int8Signed : Int8 {
-  explicit Int8Signed(const QuadGrid& grid) : Int8(grid) {}
-  static PRISM_INLINE Ints Prepare(Ints zero) { return _mm512_mullo_epi32(zero, _mm512_set1_epi32(0x01010101)); }
-  template <int kPart>
-  PRISM_INLINE Ints Decode(Ints quad, Ints zero) const {
-    return _mm512_sub_epi8(_mm512_and_si512(quad, mask), zero);
+// Weights q - z + 128, unsigned for dpbusd: sums begin with -128 times the sum of x, the same for all rows.
+struct Int8Centered : Int8 {
+  explicit Int8Centered(const QuadGrid& grid) : Int8(grid) {}
+  static PRISM_INLINE Ints Prepare(Ints zero) {
+    return _mm512_sub_epi32(_mm512_set1_epi8(static_cast<char>(128)), _mm512_mullo_epi32(zero, _mm512_set1_epi32(0x01010101)));
   }
-  static PRISM_INLINE Ints Dot(Ints sum, Ints weights, const uint32_t* x) {
-    return _mm512_dpbusd_epi32(sum, _mm512_set1_epi32(static_cast<int>(*x)), weights);
+  template <int kPart>
+  PRISM_INLINE Ints Decode(Ints quad, Ints center) const {
+    return _mm512_add_epi8(_mm512_and_si512(quad, mask), center);
   }
   static PRISM_INLINE Ints FirstStart(Ints) { return _mm512_setzero_si512(); }
-  static PRISM_INLINE Ints AddStart(Ints sum, Ints weights) {
-    const Ints all = _mm512_set1_epi8(static_cast<char>(0x80));
-    return _mm512_sub_epi32(sum, _mm512_dpbusd_epi32(_mm512_setzero_si512(), all, weights));
-  }
   template <class Segment>
-  static PRISM_INLINE Ints StartChunk(const Segment& segment, int strip, const uint32_t*) {
-    return segment.start[strip];
+  static PRISM_INLINE Ints StartChunk(const Segment& segment, int, const uint32_t* sum) {
+    return segment.first ? _mm512_set1_epi32(static_cast<int>(*sum * -128u)) : _mm512_setzero_si512();
   }
 };
 
@@ -243,7 +238,6 @@ struct Int8Signed : Int8 {
 struct Int8Wide : Int8 {
   explicit Int8Wide(const QuadGrid& grid) : Int8(grid) {}
   static PRISM_INLINE Ints FirstStart(Ints zero) { return zero; }
-  static PRISM_INLINE Ints AddStart(Ints start, Ints) { return start; }
   template <class Segment>
   static PRISM_INLINE Ints StartChunk(const Segment& segment, int strip, const uint32_t* sum) {
     return segment.first ? Start(segment.start[strip], sum) : _mm512_setzero_si512();

@@ -12,6 +12,8 @@ PRISM_DEFINE_UNROLL
 constexpr int kLanes = 16;
 constexpr int kPanelStrips = 1;
 constexpr int kManyStrips = 1;
+constexpr int kBlockStrips = 1;
+constexpr bool kTotalsInRegisters = false, kFusedDecode = false;
 constexpr int kSumRegisters = 4;  // what sums of few tokens may take
 using FewWidths = Widths<1>;
 #ifdef PRISM_FEW_TILES
@@ -27,6 +29,7 @@ typedef uint16_t Words __attribute__((vector_size(64)));
 template <class Vector>
 inline void KeepInRegister(Vector&) {}
 inline void Prefetch(const void* p) { __builtin_prefetch(p); }
+inline void PrefetchFar(const void* p) { __builtin_prefetch(p, 0, 2); }
 inline Floats Set1(float v) { return Floats{} + v; }
 inline Floats Add(Floats a, Floats b) { return a + b; }
 inline Floats Multiply(Floats a, Floats b) { return a * b; }
@@ -85,7 +88,6 @@ struct Float32 {
   static Floats Plus(Floats a, Floats b) { return a + b; }
   static Floats Value(Floats sum) { return sum; }
   static Floats FirstStart(Ints) { return Floats{}; }
-  static Floats AddStart(Floats sum, Floats) { return sum; }
   template <class Segment>
   static Floats StartChunk(const Segment&, int, const uint32_t*) { return Floats{}; }
 };
@@ -128,7 +130,6 @@ struct Int8 {
 
   static Ints Prepare(Ints zero) { return zero; }
   static Ints FirstStart(Ints zero) { return zero; }
-  static Ints AddStart(Ints start, Ints) { return start; }
   template <class Segment>
   static Ints StartChunk(const Segment& segment, int strip, const uint32_t* sum) {
     return segment.first ? Start(segment.start[strip], sum) : Ints{};

@@ -11,12 +11,17 @@ int Fit(const int* widths, int count, int64_t tokens) {
 
 std::vector<TokenTile> CutTokens(int64_t m, const TokenWidths& widths) {
   if (widths.IsFew(m)) return {{0, static_cast<int>(m), Fit(widths.few, widths.num_few, m)}};
-  const int widest = widths.many[widths.num_many - 1], narrowest = widths.many[0];
+  const int64_t step = widths.many[0], widest = widths.many[widths.num_many - 1];
+  const bool even = widest == step * widths.num_many;  // every multiple of the narrowest is there
   std::vector<TokenTile> tiles;
   for (int64_t first = 0; first < m;) {
-    int64_t count = std::min<int64_t>(m - first, widest);
-    // Two middling tiles are faster than the widest and the narrowest.
-    if (m - first > widest && m - first <= widest + narrowest) count = (widest + narrowest) / 2;
+    const int64_t left = m - first;
+    int64_t count = std::min(left, widest);
+    // Once the widest, which some kernels decode for; what is left in tiles all alike, as few as can be.
+    if (even && left > widest && (first > 0 || m < 2 * widest)) {
+      const int64_t steps = CeilDiv(left, step), num_tiles = CeilDiv(steps, widest / step);
+      count = steps / num_tiles * step;
+    }
     tiles.push_back({first, static_cast<int>(count), Fit(widths.many, widths.num_many, count)});
     first += count;
   }

@@ -48,13 +48,14 @@ struct TokenTile {
 // Which tiles a kernel has: one of `few` where m is at most the last of them, otherwise tiles of `many`. Both rise. Plain
 // arrays: a kernel's table must not run code when the library loads.
 struct TokenWidths {
-  int few[8], num_few, many[4], num_many;
+  int few[8], num_few, many[8], num_many;
   bool IsFew(int64_t m) const { return m <= few[num_few - 1]; }
 };
 
 // Widths as a type: For calls body(std::integral_constant<int, width>()) for one of them.
 template <int... kWidth>
 struct Widths {
+  static constexpr int kWidest = std::max({kWidth...});
   template <class Body>
   static void For(int width, Body body) {
     static_cast<void>(((width == kWidth && (body(std::integral_constant<int, kWidth>()), true)) || ...));
@@ -116,7 +117,6 @@ struct QuadInput {
   int64_t m, k;
   const float* column_scale;  // [k], or null
   bool int8;                  // whether to quantize
-  uint32_t int8_offset;       // added to each of the four int8 of a word, modulo 256
 };
 
 struct QuadOutput {
@@ -141,9 +141,6 @@ struct QuadLinearKernel {
   void (*run)(const QuadLinearArgs& args, const Weight& weight, int64_t begin_panel, int64_t end_panel);
   int64_t parts;  // words per token and quad that `arrange` writes
   TokenWidths widths4, widths;  // of 4-bit codes, which most weights have, and of all others
-  // Whether int8 activations of many tokens are stored + 128, as unsigned bytes beside signed weights. Not beside 8-bit
-  // codes, whose distance from a zero point has 9 bits.
-  bool int8_offset = false;
 };
 
 // Groups that no kernel of steps can follow: one panel, decoded to bytes [quads, 64], column by column. Activations are

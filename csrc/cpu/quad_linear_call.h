@@ -31,8 +31,6 @@ void CallQuadLinear(const QuadLinearKernel<Weight>& kernel, const Weight& weight
   in.parts = kernel.parts;
   QuadInput source = input;
   source.int8 = arithmetic == Arithmetic::kInt8;
-  const bool offset = kernel.int8_offset && !widths.IsFew(input.m) && grid.bits < 8;
-  source.int8_offset = source.int8 && offset ? 0x80808080u : 0;
   uint32_t *tile_x = in.x, *tile_sums = in.sums;
   for (const TokenTile& tile : in.tiles) {
     parallel(tile.width, 1 + 8192 / input.k, [&](int64_t begin, int64_t end) {

@@ -53,7 +53,7 @@ struct Call {
            int64_t n, int64_t k) {
     const bool wide = dtype == DType::kFloat32;
     const cpu::QuadInput input{wide ? static_cast<void*>(values.data()) : halves.data(), dtype, m, k,
-                               grid.scale != nullptr ? scale.data() : nullptr, false, 0};
+                               grid.scale != nullptr ? scale.data() : nullptr, false};
     cpu::CallQuadLinear(kernel, packed, grid, arithmetic, input, bias.data(), n,
                         wide ? static_cast<void*>(y.data()) : y_halves.data(), TwoRanges());
     for (int64_t i = 0; !wide && i < m * n; ++i) y[i] = BFloat16ToFloat(y_halves[i]);

@@ -72,6 +72,14 @@ def test_every_number_of_tokens(isa, generator):
             assert_matches(linear(x[:m], weight, packed), exact(x[:m], weight), 200)
 
 
+def test_many_tokens_over_several_chunks(isa, generator):
+    """More columns than are decoded at once, and panels that do not fill a set."""
+    weight, packed = pruned(70, 1301, torch.bfloat16, generator)
+    for dtype in (torch.bfloat16, torch.float32):
+        x = torch.randn(30, 1301, generator=generator).to(dtype)
+        assert_matches(linear(x, weight, packed), exact(x, weight), 1301)
+
+
 def test_shapes_and_strides(isa, generator):
     weight, packed = pruned(9, 70, torch.bfloat16, generator)
     for dtype in FLOATS:

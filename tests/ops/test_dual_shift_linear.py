@@ -130,6 +130,15 @@ def test_every_number_of_tokens(isa, poison, generator):
                         check(LinearProblem("tokens", m, n, k), dtype, bits, codebook, 64, generator, activation_bits=8)
 
 
+def test_many_tokens_over_several_chunks(isa, poison, generator):
+    """More columns than are decoded at once, a last chunk that ends within a group, panels that do not fill a set."""
+    problem = LinearProblem("chunks", 30, 70, 2120)
+    for bits, group_size in [(4, 64), (4, 96), (5, 4096), (8, 64)]:
+        for dtype in (torch.float32, torch.bfloat16):
+            check(problem, dtype, bits, "uniform", group_size, generator)
+        check(problem, torch.bfloat16, bits, "uniform", group_size, generator, activation_bits=8)
+
+
 def test_long_rows_match_the_unrounded_weight(isa, generator):
     """Whatever factors a kernel rounds, long sums stay within the one tolerance of the decoded weight."""
     for bits, codebook in GRIDS:

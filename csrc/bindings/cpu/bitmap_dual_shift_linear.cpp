@@ -38,7 +38,7 @@ Tensor BitmapDualShiftLinearCpu(const Tensor& x, const Tensor& bitmap, const Ten
     StoreBias(shift, m, n, dtype, y.mutable_data_ptr());
     return y;
   }
-  cpu::CallQuadLinear(kernel, weight, grid, arithmetic, {x.const_data_ptr(), dtype, m, k, factors.data(), false, 0},
+  cpu::CallQuadLinear(kernel, weight, grid, arithmetic, {x.const_data_ptr(), dtype, m, k, factors.data(), false},
                 shift.empty() ? nullptr : shift.data(), n, y.mutable_data_ptr(), TorchParallel());
   return y;
 }

@@ -24,7 +24,7 @@ Tensor BitmapLinearCpu(const Tensor& x, const Tensor& bitmap, const Tensor& valu
     StoreBias(shift, m, n, dtype, y.mutable_data_ptr());
     return y;
   }
-  cpu::CallQuadLinear(kernel, weight, one_group, arithmetic, {x.const_data_ptr(), dtype, m, k, nullptr, false, 0},
+  cpu::CallQuadLinear(kernel, weight, one_group, arithmetic, {x.const_data_ptr(), dtype, m, k, nullptr, false},
                 shift.empty() ? nullptr : shift.data(), n, y.mutable_data_ptr(), TorchParallel());
   return y;
 }
