@@ -10,7 +10,7 @@ from prism_kernels.formats import LowRankWeight
 from prism_kernels.nn import LowRankLinear
 from prism_kernels.testing import assert_matches
 
-from . import verify
+from . import gpu_linears, verify
 from .harness import copies_for
 from .linears import linear_cases
 from .peers import Linear
@@ -56,3 +56,23 @@ def cases(request: Request):
         ]
 
     return linear_cases(OP, make, request, mask_of=None, weight_of=product)
+
+
+def gpu_cases(request: Request):
+    """Up to 16 tokens, around the crossover to two dense GEMMs."""
+
+    def make(weight, mask):
+        a, b = factors(*weight.shape)
+        module = LowRankLinear(LowRankWeight(a, b)).cuda()
+        small = LowRankLinear(LowRankWeight(a, b[: verify.SMALL_ROWS].contiguous())).cuda()
+        count = copies_for(module.nbytes, "cuda")
+        pairs = [(a.cuda(), b.cuda()) for _ in range(count)]
+        modules = [module, *(copy.deepcopy(module) for _ in range(count - 1))]
+        note = f"{module.bits_per_weight:.2f} bits/weight"
+        return [
+            Linear(LOW_RANK, modules, lambda m, x: m(x), module.nbytes, note, check=partial(check, small)),
+            Linear("torch two GEMMs", pairs, lambda p, x: F.linear(F.linear(x, p[0]), p[1]), module.nbytes, "bf16"),
+        ]
+
+    few = Request(request.shapes, tuple(m for m in request.tokens if m <= 16), request.quick)
+    return gpu_linears.linear_cases(OP, make, few, mask_of=None, weight_of=product)

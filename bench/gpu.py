@@ -25,7 +25,7 @@ from .problems import GPU_TOKENS, QUICK_SHAPES, QUICK_TOKENS, SHAPES, Request
 HERE = Path(__file__).parent
 OPS = (
     "dual_shift_linear", "bitmap_linear", "bitmap_dual_shift_linear", "sparse24_linear", "tiered_linear", "csr_linear",
-    "sinkhorn", "obs_sweep",
+    "low_rank_linear", "sinkhorn", "obs_sweep", "masks",
 )  # fmt: skip
 
 

@@ -150,12 +150,17 @@ def _clones(module: PackedLinear, count: int) -> Iterator[PackedLinear]:
 
 
 def linear_cases(
-    op: str, make: Maker, request: Request, *, mask_of: Callable[..., torch.Tensor] | None = random_mask
+    op: str,
+    make: Maker,
+    request: Request,
+    *,
+    mask_of: Callable[..., torch.Tensor] | None = random_mask,
+    weight_of: Callable[..., torch.Tensor] = random_weight,
 ) -> Iterator[Case]:
     """As `linears.linear_cases`: weights are made on the CPU, from the same seed, and multiplied on the GPU."""
     for shape_name, (n, k) in request.shapes.items():
         generator = torch.Generator().manual_seed(_SEED)
-        weight = random_weight(n, k, generator)
+        weight = weight_of(n, k, generator)
         mask = torch.ones(n, k, dtype=torch.bool) if mask_of is None else mask_of(n, k, generator)
         weight *= mask
         linears = [dense_bf16(weight), *make(weight, mask)]

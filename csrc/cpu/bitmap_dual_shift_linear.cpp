@@ -124,6 +124,7 @@ const BitmapDualShiftLinearKernel& PickBitmapDualShiftLinear(Arithmetic arithmet
 #if PRISM_X86
     table.avx2 = int8 ? &avx2::kBitmapDualShiftLinearInt8 : &avx2::kBitmapDualShiftLinear;
     table.avx512 = int8 ? &avx512::kBitmapDualShiftLinearInt8 : &avx512::kBitmapDualShiftLinear;
+    if (arithmetic == Arithmetic::kInt16) table.avx512 = &avx512::kBitmapDualShiftLinearInt16;
     if (arithmetic == Arithmetic::kBFloat16) table.avx512_bf16 = &avx512_bf16::kBitmapDualShiftLinear;
 #endif
   }

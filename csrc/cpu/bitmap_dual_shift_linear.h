@@ -27,10 +27,17 @@ namespace avx2 {
 extern const BitmapDualShiftLinearKernel kBitmapDualShiftLinear, kBitmapDualShiftLinearInt8;
 }
 namespace avx512 {
-extern const BitmapDualShiftLinearKernel kBitmapDualShiftLinear, kBitmapDualShiftLinearInt8;
+extern const BitmapDualShiftLinearKernel kBitmapDualShiftLinear, kBitmapDualShiftLinearInt16, kBitmapDualShiftLinearInt8;
 }
 namespace avx512_bf16 {
 extern const BitmapDualShiftLinearKernel kBitmapDualShiftLinear;
+}
+
+// How many tokens take activations of 16 bits: 4-bit codes have a look-up of bfloat16, and with AVX2 decoding takes most of
+// the time.
+inline int64_t BitmapDualShiftLinearInt16Tokens(int bits) {
+  if (ActiveIsa() < Isa::kAvx512) return 0;
+  return bits == 4 ? 8 : 16;
 }
 
 // Groups of whole quads have kernels for each instruction set; any other group size takes one generic kernel.

@@ -1,4 +1,4 @@
-// Sixteen rows at a time: float32 products of converted codes, and integer products (VNNI).
+// Sixteen rows at a time: float32 products of converted codes, and integer products (VNNI) of 8 or 16-bit activations.
 #include "bitmap_dual_shift_linear.h"
 
 #if PRISM_X86
@@ -20,11 +20,39 @@ void Run(const QuadLinearArgs& a, const BitmapCodes& weight, int64_t begin, int6
   RunWidths<Convert, Convert, Convert, Convert, Float32Wide, Float32Wide>(a, weight, begin, end);
 }
 
+void RunInt8(const QuadLinearArgs& a, const BitmapCodes& weight, int64_t begin, int64_t end) {
+  static_assert(BitmapQuads<4>::kClean);
+  if (weight.bits == 4) return RunBits<Int8Clean, Int8Signed, 4, FewWidths4>(a, weight, begin, end);
+  RunWidths<Int8, Int8Signed, Int8, Int8Signed, Int8, Int8Wide>(a, weight, begin, end);
+}
+
+template <int kBits>
+void RunInt16Bits(const QuadLinearArgs& a, const BitmapCodes& weight, int64_t begin, int64_t end) {
+  using Source = BitmapQuads<kBits>;
+  typename Source::Guard guard(weight.codes, weight.size);
+  const Int16<!Source::kClean> arithmetic(a.grid);
+  RunFew<Source, Int16Widths>(a, arithmetic, weight.quads, begin, end,
+                              [&](int64_t panel, int) { return Source(weight, a.grid, panel, &guard); });
+}
+
+void RunInt16(const QuadLinearArgs& a, const BitmapCodes& weight, int64_t begin, int64_t end) {
+  switch (weight.bits) {
+    case 2: return RunInt16Bits<2>(a, weight, begin, end);
+    case 3: return RunInt16Bits<3>(a, weight, begin, end);
+    case 4: return RunInt16Bits<4>(a, weight, begin, end);
+    case 5: return RunInt16Bits<5>(a, weight, begin, end);
+    case 6: return RunInt16Bits<6>(a, weight, begin, end);
+    default: return RunInt16Bits<8>(a, weight, begin, end);
+  }
+}
+
 }  // namespace
 
 const BitmapDualShiftLinearKernel kBitmapDualShiftLinear = {Arrange<Arithmetic::kFloat32>, Run, 4, kWidths, kWidths};
 const BitmapDualShiftLinearKernel kBitmapDualShiftLinearInt8 = {
-    Arrange<Arithmetic::kInt8>, RunWidths<Int8, Int8Signed, Int8, Int8Signed, Int8, Int8Wide, FewWidths4>, 1, kWidths4, kWidths, true};
+    Arrange<Arithmetic::kInt8>, RunInt8, 1, kWidths4, kWidths, true};
+const BitmapDualShiftLinearKernel kBitmapDualShiftLinearInt16 = {Arrange<Arithmetic::kInt16>, RunInt16, 2, kInt16Widths,
+                                                                 kInt16Widths};
 
 }  // namespace prism::cpu::avx512
 PRISM_TARGET_END

@@ -67,7 +67,7 @@ const BitmapLinearKernel kBitmapLinear = {Arrange<Arithmetic::kFloat32>, RunDTyp
 }  // namespace generic
 
 Arithmetic BitmapArithmetic(DType x_dtype, DType values_dtype) {
-  return values_dtype == DType::kBFloat16 ? ArithmeticFor(x_dtype, false) : Arithmetic::kFloat32;
+  return values_dtype == DType::kBFloat16 ? ExactArithmetic(x_dtype) : Arithmetic::kFloat32;
 }
 
 const BitmapLinearKernel& PickBitmapLinear(Arithmetic arithmetic) {

@@ -19,13 +19,20 @@ namespace generic {
 extern const DualShiftLinearKernel kDualShiftLinear, kDualShiftLinearInt8, kDualShiftLinearAnyGroup;
 }
 namespace avx2 {
-extern const DualShiftLinearKernel kDualShiftLinear, kDualShiftLinearInt8;
+extern const DualShiftLinearKernel kDualShiftLinear, kDualShiftLinearInt16, kDualShiftLinearInt8;
 }
 namespace avx512 {
-extern const DualShiftLinearKernel kDualShiftLinear, kDualShiftLinearInt8;
+extern const DualShiftLinearKernel kDualShiftLinear, kDualShiftLinearInt16, kDualShiftLinearInt8;
 }
 namespace avx512_bf16 {
 extern const DualShiftLinearKernel kDualShiftLinear;
+}
+
+// How many tokens take activations of 16 bits. With AVX-512 4-bit codes have a look-up of bfloat16, with AVX2 more sums do
+// not fit the registers, nor products of 8-bit codes 16 bits.
+inline int64_t DualShiftLinearInt16Tokens(int bits) {
+  if (ActiveIsa() >= Isa::kAvx512) return bits == 4 ? 2 : 16;
+  return ActiveIsa() == Isa::kAvx2 && bits < 8 ? 2 : 0;
 }
 
 // Groups of whole blocks of codes have kernels for each instruction set; any other group size takes one generic kernel.

@@ -20,16 +20,24 @@ constexpr int kSumRegisters = 16;  // what sums of few tokens may take
 #ifdef PRISM_FEW_TILES
 using FewWidths = Widths<2>;
 using FewWidths4 = Widths<2>;
+using Int16Widths = Widths<2>;
 using ManyWidths = Widths<2>;
 #else
 using FewWidths = Widths<1, 4>;
 using FewWidths4 = Widths<1, 2, 4, 8, 16>;
+using Int16Widths = Widths<1, 2, 4, 8>;  // two sums per token
 using ManyWidths = Widths<2, 4, 6>;
 #endif
 inline constexpr TokenWidths kWidths = MakeWidths(FewWidths(), ManyWidths());
 inline constexpr TokenWidths kWidths4 = MakeWidths(FewWidths4(), ManyWidths());
+inline constexpr TokenWidths kInt16Widths = MakeWidths(Int16Widths(), Int16Widths());
 using Floats = __m512;
 using Ints = __m512i;
+
+// The low byte of every lane in all four.
+static inline PRISM_INLINE Ints RepeatByte(Ints v) {
+  return _mm512_shuffle_epi8(v, _mm512_broadcast_i32x4(_mm_setr_epi32(0, 0x04040404, 0x08080808, 0x0c0c0c0c)));
+}
 
 // Without it compilers carry copies of the sums from one loop to the next on the stack.
 template <class Vector>
@@ -181,6 +189,31 @@ struct Int8 {
   static PRISM_INLINE Ints Plus(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
   static PRISM_INLINE Floats Value(Ints sum) { return _mm512_cvtepi32_ps(sum); }
   Ints mask;
+};
+
+// Codes whose upper bits are 0 already.
+struct Int8Clean : Int8 {
+  explicit Int8Clean(const QuadGrid& grid) : Int8(grid) {}
+  template <int kPart>
+  PRISM_INLINE Ints Decode(Ints quad, Ints) const { return quad; }
+};
+
+// Activations of 16 bits: unsigned codes times their low bytes, and times their high bytes. kMasked: whether codes still
+// need their upper bits cleared.
+template <bool kMasked>
+struct Int16 : Int8 {
+  static constexpr int kParts = 2, kPlanes = 2, kSumWords = 2;
+  explicit Int16(const QuadGrid& grid) : Int8(grid) {}
+  template <int kPart>
+  PRISM_INLINE Ints Decode(Ints quad, Ints) const { return kMasked ? _mm512_and_si512(quad, mask) : quad; }
+  // The sum comes negated, so that it is an operand in memory.
+  static PRISM_INLINE Ints Start(Ints zero, const uint32_t* negative_sum) {
+    return _mm512_mullo_epi32(zero, _mm512_set1_epi32(static_cast<int>(*negative_sum)));
+  }
+  static PRISM_INLINE Ints Plus(Ints low, Ints high) { return _mm512_add_epi32(low, _mm512_slli_epi32(high, 8)); }
+  static PRISM_INLINE Floats GroupScale(Floats scale, const uint32_t* x_scale) {
+    return _mm512_mul_ps(scale, _mm512_set1_ps(AsFloat(x_scale)));
+  }
 };
 
 // Signed weights (q - z) times activations + 128, which dpbusd takes as its unsigned side; sums begin with -128 times the

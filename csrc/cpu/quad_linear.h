@@ -26,13 +26,18 @@ namespace prism::cpu {
 enum class Arithmetic {
   kFloat32,   // any activations
   kBFloat16,  // bfloat16 activations; x * c is rounded to bfloat16, products accumulate in float32
+  kInt16,     // few bfloat16 tokens; x * c quantized per token and group to 16 bits, integer sums within a group
   kInt8,      // x * c quantized per token to 8 bits; integer sums within a group
 };
 
-// 32-bit activations of one token for one quad: four floats, two pairs of bfloat16, or four int8.
+// 32-bit activations of one token for one quad: four floats, two pairs of bfloat16, four low and four high bytes of int16,
+// or four int8.
 constexpr int64_t QuadParts(Arithmetic arithmetic) {
-  return arithmetic == Arithmetic::kFloat32 ? 4 : arithmetic == Arithmetic::kBFloat16 ? 2 : 1;
+  return arithmetic == Arithmetic::kFloat32 ? 4 : arithmetic == Arithmetic::kInt8 ? 1 : 2;
 }
+
+// 32-bit words of one token for one group: the sum of its activations, of int16 their scale too.
+constexpr int64_t SumWords(Arithmetic arithmetic) { return arithmetic == Arithmetic::kInt16 ? 2 : 1; }
 
 // `count` tokens from `first` on that a kernel multiplies together, padded with zeros to `width`.
 struct TokenTile {
@@ -89,10 +94,13 @@ struct QuadActivations {
   int64_t parts;     // 32-bit words of one token per quad
   std::vector<TokenTile> tiles;
   uint32_t* x;    // per tile [quads, parts, width]
-  uint32_t* sums;  // per tile [groups, width]: sums of x over each group, float32 or int32
+  uint32_t* sums;  // per tile [groups, SumWords, width]: sums of x over each group, float32 or int32; scales, float32
   float* scales;   // [m], of kInt8
 
   int64_t TileWords(const TokenTile& tile) const { return tile.width * quads * parts; }
+  int64_t TileSums(const TokenTile& tile, const QuadGrid& grid) const {
+    return tile.width * grid.groups * SumWords(arithmetic);
+  }
 };
 
 // Zero point of row `row` in the panel and group that `at` = panel * groups + group names.
@@ -145,9 +153,24 @@ void AddAnyGroups(const QuadLinearArgs& args, const uint8_t* codes, int64_t pane
 // Kernels of many tokens take up to this many panels together.
 inline constexpr int64_t kPanelsTogether = 4;
 
-inline Arithmetic ArithmeticFor(DType x_dtype, bool int8_activations) {
-  if (int8_activations) return Arithmetic::kInt8;
+// What multiplies codes and values as they are, without a grid.
+inline Arithmetic ExactArithmetic(DType x_dtype) {
   return x_dtype == DType::kBFloat16 && ActiveIsa() == Isa::kAvx512Bf16 ? Arithmetic::kBFloat16 : Arithmetic::kFloat32;
+}
+
+// Whether 16-bit activations serve: sums of a group fit 32 bits, and its columns are few enough for one scale. Half a step
+// is 2^-16 of the largest x * c of the group, where bfloat16 rounds each of them by up to 2^-9 of itself.
+inline bool FitsInt16(const QuadGrid& grid, int64_t k) {
+  const int64_t columns = std::min(grid.group_size, k), top = (1 << grid.bits) - 1;
+  return grid.codebook == Codebook::kUniform && columns <= 256 && columns * top <= 65535;
+}
+
+// `int16_tokens`: up to how many the kernels of 16-bit activations are faster than the others.
+inline Arithmetic ArithmeticFor(DType x_dtype, bool int8_activations, const QuadGrid& grid, int64_t m, int64_t k,
+                                int64_t int16_tokens) {
+  if (int8_activations) return Arithmetic::kInt8;
+  if (x_dtype == DType::kBFloat16 && m <= int16_tokens && FitsInt16(grid, k)) return Arithmetic::kInt16;
+  return ExactArithmetic(x_dtype);
 }
 
 // 64-byte aligned scratch, so that no vector straddles two cache lines.

@@ -24,7 +24,7 @@ void CallQuadLinear(const QuadLinearKernel<Weight>& kernel, const Weight& weight
   int64_t width = 0;
   for (const TokenTile& tile : in.tiles) width += tile.width;
   const int64_t words = width * in.quads * kernel.parts;
-  AlignedBytes x(words * 4), sums(width * grid.groups * 4), scales(input.m * 4);
+  AlignedBytes x(words * 4), sums(width * grid.groups * SumWords(arithmetic) * 4), scales(input.m * 4);
   in.x = reinterpret_cast<uint32_t*>(x.data());
   in.sums = reinterpret_cast<uint32_t*>(sums.data());
   in.scales = reinterpret_cast<float*>(scales.data());
@@ -33,13 +33,14 @@ void CallQuadLinear(const QuadLinearKernel<Weight>& kernel, const Weight& weight
   source.int8 = arithmetic == Arithmetic::kInt8;
   const bool offset = kernel.int8_offset && !widths.IsFew(input.m) && grid.bits < 8;
   source.int8_offset = source.int8 && offset ? 0x80808080u : 0;
-  int64_t position = 0;  // tokens before the tile, padding included
+  uint32_t *tile_x = in.x, *tile_sums = in.sums;
   for (const TokenTile& tile : in.tiles) {
     parallel(tile.width, 1 + 8192 / input.k, [&](int64_t begin, int64_t end) {
-      kernel.arrange(source, grid, tile, static_cast<int>(begin), static_cast<int>(end), in.quads,
-                     in.x + position * in.quads * in.parts, in.sums + position * grid.groups, in.scales);
+      kernel.arrange(source, grid, tile, static_cast<int>(begin), static_cast<int>(end), in.quads, tile_x, tile_sums,
+                     in.scales);
     });
-    position += tile.width;
+    tile_x += in.TileWords(tile);
+    tile_sums += in.TileSums(tile, grid);
   }
   constexpr int64_t kSet = kPanelsTogether;
   const int64_t panels = NumPanels(n), sets = CeilDiv(panels, kSet);

@@ -1,9 +1,10 @@
-// Tensor cores (common/bitmap_mma.cuh) for 16-bit or quantized activations and groups of whole blocks of 32 columns, with a
+// Few tokens and 4 uniform bits by integers (common/bitmap_digits.cuh); tensor cores (common/bitmap_mma.cuh) for 16-bit or quantized activations and groups of whole blocks of 32 columns, with a
 // spreading of codes of its own for 4 uniform bits; the plain kernel for the rest.
 #include "bitmap_dual_shift_linear.cuh"
 
 #include "bitmap_activations.cuh"
 #include "common/bitmap_call.cuh"
+#include "common/bitmap_digits_linear.cuh"
 #include "common/bitmap_grid.cuh"
 #include "common/bitmap_plain.cuh"
 
@@ -34,14 +35,25 @@ MmaCall CallOf(const BitmapDualShiftLinearArgs& a) {
 
 bool IsFourBit(const BitmapDualShiftLinearArgs& a) { return a.bits == 4 && a.codebook == Codebook::kUniform; }
 
+bool TakesDigits(const BitmapDualShiftLinearArgs& a) {
+  const auto aligned = [](const void* at, uintptr_t bytes) { return reinterpret_cast<uintptr_t>(at) % bytes == 0; };
+  return IsFourBit(a) && !a.quantized && TakesBitmapDigits(a.m, a.k, a.group_size) && aligned(a.bitmap, 16) && aligned(a.scale, 4) && aligned(a.zero, 2);
+}
+
 }  // namespace
 
 int64_t BitmapDualShiftLinearScratchBytes(const BitmapDualShiftLinearArgs& a) {
+  if (TakesDigits(a)) return 0;
   if (!TakesTensorCores(a)) return a.quantized ? a.m * 4 : 0;
   return IsFourBit(a) ? MmaScratchBytes<FourBitCodes>(CallOf(a)) : MmaScratchBytes<AnyCodes>(CallOf(a));
 }
 
 cudaError_t BitmapDualShiftLinear(const BitmapDualShiftLinearArgs& a, cudaStream_t stream) {
+  if (TakesDigits(a)) {
+    const BitmapDigitsArgs digits{a.bitmap, a.codes, a.panel_offsets, a.scale, a.zero, a.column_scale, a.x, a.bias, a.y, a.dtype,
+                                  a.size, a.n, a.k, static_cast<int>(a.m), static_cast<int>(a.groups)};
+    return LaunchBitmapDigits(digits, a.group_size, stream);
+  }
   if (!TakesTensorCores(a)) {
     const ActivationArgs x{a.x, a.dtype, a.m, a.k, a.column_scale};
     float* const token_scale = a.quantized ? static_cast<float*>(a.scratch) : nullptr;

@@ -23,8 +23,7 @@ int64_t PaddedColumns(const DualShiftLinearArgs& a) { return NumBlocks32(a.k) * 
 
 // Whether rows of x are not whole blocks of columns, in vectors of 16 bytes.
 bool NeedsPadding(const DualShiftLinearArgs& a) {
-  const auto aligned = [](const void* at) { return reinterpret_cast<uintptr_t>(at) % 16 == 0; };
-  return a.k % kBlockColumns != 0 || !aligned(a.x) || !aligned(a.column_scale);
+  return a.k % kBlockColumns != 0 || !Aligned16(a.x) || !Aligned16(a.column_scale);
 }
 
 template <PlaneKind kKind>
@@ -52,13 +51,9 @@ cudaError_t DualShiftLinear(const DualShiftLinearArgs& a, cudaStream_t stream) {
   PanelLinearArgs linear;
   linear.x = a.x;
   linear.column_scale = a.column_scale;
-  linear.token_scale = a.token_scale;
-  linear.bias = a.bias;
-  linear.y = a.y;
-  linear.y_dtype = a.y_dtype;
-  linear.m = a.m, linear.n = a.n, linear.k = static_cast<int>(PaddedColumns(a));
+  linear.out = {a.y, a.bias, a.token_scale, a.workspace, a.y_dtype, a.m, a.n};
+  linear.k = static_cast<int>(PaddedColumns(a));
   linear.group_blocks = static_cast<int>(group_blocks);
-  linear.workspace = partial_sums > 0 ? a.workspace : nullptr;
   if (NeedsPadding(a)) {
     auto* const padded = reinterpret_cast<uint16_t*>(a.workspace + partial_sums);
     const cudaError_t error = PadActivations(a.x, a.x_dtype, a.column_scale, a.m, a.k, linear.k, padded, stream);

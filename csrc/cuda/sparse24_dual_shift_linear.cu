@@ -13,7 +13,7 @@ int ExactLog2(int value) {
 }
 
 template <class Arithmetic, int kGroups>
-cudaError_t Run(const Sparse24DualShift& weight, const SparseActivations& in, const SparseOutput& out, cudaStream_t stream) {
+cudaError_t Run(const Sparse24DualShift& weight, const SparseActivations& in, const LinearOutput& out, cudaStream_t stream) {
   // A group longer than the rows is one group; the number of units stays an int.
   const int64_t columns = kGroups == 1 ? kSparseTileColumns : kSparseStepColumns, longest = CeilDiv(in.k, columns);
   const int units = static_cast<int>(max(min(weight.group_size / columns, longest), int64_t{1}));
@@ -31,8 +31,7 @@ cudaError_t Run(const Sparse24DualShift& weight, const SparseActivations& in, co
 }  // namespace
 
 int64_t Sparse24DualShiftLinearScratch(int64_t m, int64_t n, int64_t k) {
-  const int splits = SparseSplits(m, n, k);
-  return splits == 1 ? 0 : splits * m * n;
+  return PartialFloats(SparseSplits(m, n, k), m, n);
 }
 
 cudaError_t Sparse24DualShiftLinear(const void* x, const Sparse24DualShift& weight, const void* bias, DType dtype, int64_t m,
@@ -40,12 +39,12 @@ cudaError_t Sparse24DualShiftLinear(const void* x, const Sparse24DualShift& weig
   if (m == 0 || n == 0) return cudaSuccess;
   const bool vectors = k % 8 == 0 && Aligned16(x) && Aligned16(weight.column_scale);
   const SparseActivations in{static_cast<const uint16_t*>(x), weight.column_scale, m, k, vectors};
-  const SparseOutput out{y, bias, scratch, m, n};
+  const LinearOutput out{y, bias, nullptr, scratch, dtype, m, n};
   const bool whole_tiles = weight.group_size % kSparseTileColumns == 0;
   if (dtype == DType::kBFloat16) {
-    return whole_tiles ? Run<SparseBf16, 1>(weight, in, out, stream) : Run<SparseBf16, 2>(weight, in, out, stream);
+    return whole_tiles ? Run<BFloat16Arithmetic, 1>(weight, in, out, stream) : Run<BFloat16Arithmetic, 2>(weight, in, out, stream);
   }
-  return whole_tiles ? Run<SparseFp16, 1>(weight, in, out, stream) : Run<SparseFp16, 2>(weight, in, out, stream);
+  return whole_tiles ? Run<Float16Arithmetic, 1>(weight, in, out, stream) : Run<Float16Arithmetic, 2>(weight, in, out, stream);
 }
 
 }  // namespace prism::cuda

@@ -1,157 +1,269 @@
-// One launch for all tiers. A block takes a panel and up to 16 tokens; its warps take blocks of 32 columns (two tiles) in turn,
-// and their sums are added in the order of the warps.
+// One launch for all tiers. A block takes a panel and up to 32 tokens; its warps take neighbouring tiles, shares of about as
+// many bytes each (PanelTiles::Share), and their sums are added in the order of the warps.
 //
-// 16-bit x and values of the same dtype: tensor cores. A warp copies the survivors and masks of a block to shared memory,
-// kDepth blocks ahead; a lane expands its four bits of each pair of columns into the fragments of common/panel_mma.cuh (rows
-// 2g and 2g + 1, columns 8t..8t+7), a dense tile being a full mask. Bound: the bytes of the weight; about 120 instructions
-// for 512 weights of at most 1088 bytes.
+// 16-bit x and values of the same dtype: tensor cores, a k16 step for a tile. The values of a share are one range of the stream
+// and pass through a ring of shared memory, copied 16 bytes per lane and up to 2 KB ahead; x and masks are read one tile ahead.
+// Lane (g = lane / 4, t = lane % 4) takes rows 2g and 2g + 1 of the pairs of columns t and t + 4 of operand A, and the same
+// pairs of x. Instructions of a warp per tile, 256 weights, up to 8 tokens (SASS of sm_90), its part of the copies included:
+//   dense  61   two reads of 8 bytes are the fragment; 72 where the tile begins at an odd place: four reads, two shifts each
+//   2:4    87   of each pair of columns the four values from the lane's first one on, spread by byte permutations that a table
+//               of 16 masks gives
+//   top-k  79   the same, by a shorter stream
+//   empty  20
+// that is 76 for the mixture 35/45/20 %, whose 320 bytes leave time for 67 at the 4.3 TB/s of an H200: bound by instructions,
+// at best 1.4 times the dense product. Not measured. To find the tiles of a chunk costs 5 more at k = 16384, 19 at k = 4096.
 // Otherwise a plain kernel, not tuned.
 #include "tiered_linear.cuh"
 
 #include "common/panel_mma.cuh"
 #include "common/tiered.cuh"
+#include "pad_activations.cuh"
 
 namespace prism::cuda {
 namespace {
 
-constexpr int kDepth = 4;
-constexpr int kBlockValueBytes = 2 * kTileValues * 2 + 32;  // two full tiles, and what alignment to 16 bytes adds
-constexpr int kSlotBytes = kBlockValueBytes + 2 * kTileMaskBytes;
-constexpr int kSumStride = 17;
+constexpr int kSegmentVectors = 2, kSegmentBytes = kSegmentVectors * 16 * 32, kSegments = 4, kRingBytes = kSegments * kSegmentBytes;
+constexpr int kWarpBytes = kRingBytes + 16;
+static_assert(2 * kTileValues + 16 <= kSegmentBytes && kSegments >= 4, "a tile lies in two segments");
+constexpr int kTableBytes = 16 * 8;
 constexpr int kPlainResident = 4;  // blocks per multiprocessor that registers are spent for; left free, the compiler spills
 constexpr int kPlainTokens = kTileThreads / static_cast<int>(kPanelRows);
 
-__device__ void Store(const TieredBlocks& w, const TieredLinearArgs& a, int64_t token, int64_t row, float sum) {
-  if (token >= a.m || row >= w.n) return;
-  if (a.bias != nullptr) sum += LoadFloat(a.bias, a.dtype, row);
-  StoreFloat(sum, a.y, a.dtype, token * w.n + row);
+// By the mask of two columns of two rows: for each row the selectors of its pair among the bytes of four values, of which the
+// last is 0 unless all four are kept. The upper half of the first is the mask of that value.
+__device__ void FillTable(unsigned char* table) {
+  const uint32_t mask = threadIdx.x;
+  if (mask >= 16) return;
+  uint32_t selectors[2] = {mask == 15 ? 0xffff0000u : 0u, 0}, next = 0;
+  for (uint32_t bit = 0; bit < 4; ++bit) {
+    const bool kept = (mask >> bit & 1u) != 0;
+    selectors[bit / 2] |= (kept ? 0x10u + 0x22u * next : 0x76u) << 8 * (bit % 2);
+    next += kept;
+  }
+  reinterpret_cast<uint2*>(table)[mask] = make_uint2(selectors[0], selectors[1]);
 }
 
-// One warp's blocks of a chunk of tiles, through its own slots of shared memory.
+struct TieredMmaArgs {
+  const uint16_t* x;
+  int64_t x_stride;  // elements between rows of x: whole tiles, 0 past k
+  LinearOutput out;
+};
+
+// One warp's share of a chunk of tiles. Its values are one range of the stream, which passes through a ring of shared memory
+// in segments of 16 bytes per lane; places are ints, in bytes from the aligned vector in which the range begins.
 template <class Arithmetic, int kTiles>
 class TieredWarp {
  public:
-  __device__ TieredWarp(const TieredBlocks& w, const TieredLinearArgs& a, const PanelTiles& tiles, int64_t first_token,
-                        bool x_aligned, unsigned char* slots)
-      : w_(w), a_(a), tiles_(tiles), first_token_(first_token), x_aligned_(x_aligned), slots_(slots) {}
-
-  // The tiles of an open chunk, from tile `first` of the panel on.
-  __device__ void Run(int64_t first, int count, float (&sums)[kTiles][4]) {
-    const int blocks = (count + 1) / 2, warp = static_cast<int>(threadIdx.x) / 32;
-    for (int i = 0; i + 1 < kDepth; ++i) Copy(warp + i * kTileWarps, blocks, i);
-    int slot = 0;
-    for (int block = warp; block < blocks; block += kTileWarps) {
-      uint4 x[kTiles];
+  __device__ TieredWarp(const TieredBlocks& w, const TieredMmaArgs& a, const PanelTiles& tiles, int64_t first_token,
+                        unsigned char* shared, uint32_t ring, const unsigned char* table)
+      : w_(w), tiles_(tiles), shared_(shared), ring_(Kept(ring)), table_(table) {
+    const uint32_t lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    rotation_ = Kept(4 * g - 3);  // eight times the four bits of a lane: an offset in the table
+    below_ = Kept((1u << 4 * g) - 1);
+    start_ = Kept(t);
+    dense_ = Kept(64 * t + 8 * g);
 #pragma unroll
-      for (int j = 0; j < kTiles; ++j) x[j] = LoadX(first * kTileColumns + block * kBlockColumns, j);
-      Copy(block + (kDepth - 1) * kTileWarps, blocks, (slot + kDepth - 1) % kDepth);
-      CopyAsyncWait<kDepth - 1>();
-      __syncwarp();
-      const DenseFragment fragment = Decode(block, slot);
+    for (int j = 0; j < kTiles; ++j) {  // lanes of tokens past m read the last one: no output of theirs is stored
+      rows_[j] = a.x + min(first_token + 8 * j + g, a.out.m - 1) * a.x_stride + 2 * t;
+    }
+  }
+
+  // The warp's share of an open chunk that begins with tile `first` of the panel.
+  __device__ void Run(int64_t first, int begin, int end, float (&sums)[kTiles][4]) {
+    if (begin == end) return;
+    OpenMasks(begin);
+#pragma unroll
+    for (int j = 0; j < kTiles; ++j) x_[j] = reinterpret_cast<const uint32_t*>(rows_[j] + (first + begin) * kTileColumns);
+    const int origin = OpenValues(begin, end);
+    uint2 next[kTiles];
+    LoadX(next);
+    for (int tile = begin; tile < end; ++tile) {
+      const TilePlace place = tiles_.Place(tile);
+      const uint32_t at = static_cast<uint32_t>(2 * place.values - origin);
+      const int stop = 2 * tiles_.Place(tile + 1).values - origin;
+      uint2 x[kTiles];
+#pragma unroll
+      for (int j = 0; j < kTiles; ++j) x[j] = next[j];
+      if (tile + 1 < end) LoadX(next);
+      if (place.mask == kEmptyTile) continue;
+#pragma unroll 1
+      while (stop > ready_) Advance();
+      uint32_t fragment[4];
+      if (place.mask == kDenseTile) {
+        ReadDense(at, fragment);
+      } else {
+        Spread(at, place, fragment);
+        NextMask();
+      }
 #pragma unroll
       for (int j = 0; j < kTiles; ++j) {
-        const uint32_t b[4] = {x[j].x, x[j].y, x[j].z, x[j].w};
-        fragment.template Multiply<Arithmetic>(sums[j], b);
+        Arithmetic::Multiply(sums[j], fragment, {x[j].x, x[j].y});
       }
-      slot = (slot + 1) % kDepth;
     }
     CopyAsyncWait<0>();
   }
 
  private:
-  __device__ uint4 LoadX(int64_t column, int j) const {
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    const int64_t token = first_token_ + 8 * j + lane / 4;
-    if (token >= a_.m) return make_uint4(0, 0, 0, 0);
-    return LoadEightOfRow(static_cast<const uint16_t*>(a_.x) + token * w_.k, column + lane % 4 * 8, w_.k, x_aligned_);
+  // `value`, held in a register: the compiler would rather compute such constants of a lane anew for every tile.
+  static __device__ uint32_t Kept(uint32_t value) { return __shfl_sync(0xffffffffu, value, static_cast<int>(threadIdx.x % 32)); }
+
+  // Pairs of columns t and t + 4 of x, of one tile after the other, one tile ahead.
+  __device__ void LoadX(uint2 (&x)[kTiles]) {
+#pragma unroll
+    for (int j = 0; j < kTiles; ++j) {
+      x[j] = make_uint2(__ldg(x_[j]), __ldg(x_[j] + 4));
+      x_[j] += kTileColumns / 2;
+    }
   }
 
-  // Where the values of a block begin, in bytes.
-  __device__ int64_t ValueBytes(int block) const { return tiles_.Value(tiles_.Place(2 * block)) * 2; }
+  // ---- masks: words of this lane's pairs of columns, one tile with a mask ahead
+  __device__ void OpenMasks(int begin) {
+    const int64_t index = tiles_.MaskIndex(tiles_.Place(begin));
+    mask_at_ = reinterpret_cast<const uint32_t*>(w_.masks + index * kTileMaskBytes) + threadIdx.x % 4;
+    masks_left_ = static_cast<int>(min(w_.num_masks - index, int64_t{kTileChunk}));
+    if (masks_left_ > 0) mask_[0] = __ldg(mask_at_), mask_[1] = __ldg(mask_at_ + 4);
+  }
 
-  __device__ int Skew(int64_t at) const { return static_cast<int>((reinterpret_cast<uintptr_t>(w_.values) + at) % 16); }
+  __device__ void NextMask() {
+    mask_at_ += kTileMaskBytes / 4;
+    if (--masks_left_ > 0) mask_[0] = __ldg(mask_at_), mask_[1] = __ldg(mask_at_ + 4);
+  }
 
-  // Begins the copies of a block; every call closes a group, also past the end.
-  __device__ void Copy(int block, int blocks, int slot) {
-    __syncwarp();  // the slot has been read
-    if (block < blocks) {
-      const int lane = static_cast<int>(threadIdx.x) % 32;
-      unsigned char* const to = slots_ + slot * kSlotBytes;
-      const int64_t begin = ValueBytes(block), end = tiles_.Value(tiles_.Place(2 * block + 2)) * 2, size = w_.num_values * 2;
-      const auto* const from = static_cast<const uint8_t*>(w_.values) + begin;
-      const int skew = Skew(begin), length = skew + static_cast<int>(end - begin);
-      for (int at = 16 * lane; at < length; at += 16 * 32) {
-        const int64_t left = size - begin + skew - at;  // in the stream; nothing past its end is read
-        const bool live = left > 0 && size > begin;
-        CopyAsync16(to + at, live ? from - skew + at : w_.masks, live ? static_cast<int>(min(left, int64_t{16})) : 0);
+  // ---- values
+  // Returns what places of the chunk, in bytes, are counted from.
+  __device__ int OpenValues(int begin, int end) {
+    const int64_t first = tiles_.Value(tiles_.Place(begin));
+    const auto* const values = static_cast<const uint8_t*>(w_.values) + 2 * first;
+    const int skew = static_cast<int>(reinterpret_cast<uintptr_t>(values) % 16), origin = 2 * tiles_.Place(begin).values - skew;
+    constexpr int64_t kFar = 1 << 30;
+    stop_ = 2 * tiles_.Place(end).values - origin;
+    limit_ = static_cast<int>(max(min(2 * (w_.num_values - first) + skew, kFar), int64_t{0}));
+    whole_ = stop_ + 15 <= limit_;
+    copied_ = 16 * static_cast<int>(threadIdx.x % 32);
+    from_ = values - skew + copied_;
+    ready_ = 0;
+#pragma unroll 1
+    for (int i = 0; i < kSegments - 2; ++i) Copy();
+    return origin;
+  }
+
+  // Makes one segment more ready. The tile that asks for it begins in the segment before it at the earliest: those before
+  // that one have been read.
+  __device__ void Advance() {
+    __syncwarp();
+    Copy();
+    CopyAsyncWait<kSegments - 2>();
+    __syncwarp();
+    ready_ += kSegmentBytes;
+  }
+
+  // Begins the copy of a segment; every call closes a group, also past the end.
+  __device__ void Copy() {
+    const uint32_t slot = static_cast<uint32_t>(copied_) % kRingBytes;
+    unsigned char* const ring = shared_ + ring_;
+    if (whole_) {
+#pragma unroll
+      for (int i = 0; i < kSegmentVectors; ++i) {
+        if (copied_ + 512 * i < stop_) CopyAsync16(ring + slot + 512 * i, from_ + 512 * i);
       }
-      if (lane < 4) {
-        const TilePlace place = tiles_.Place(2 * block + lane / 2);
-        unsigned char* const words = to + kBlockValueBytes + 16 * lane;
-        if (place.mask >= 0) {
-          CopyAsync16(words, tiles_.Mask(place) + lane % 2 * 16);
-        } else {
-          const uint32_t full = place.mask == kDenseTile ? ~0u : 0u;
-          *reinterpret_cast<uint4*>(words) = make_uint4(full, full, full, full);
-        }
-      }
+      if (slot == 0 && copied_ < stop_) CopyAsync16(ring + kRingBytes, from_);  // for reads across the end of the ring
+    } else {
+      for (int i = 0; i < kSegmentVectors; ++i) CopyInside(ring + slot + 512 * i, i);
+      if (slot == 0) CopyInside(ring + kRingBytes, 0);
     }
     CopyAsyncCommit();
+    from_ += kSegmentBytes;
+    copied_ += kSegmentBytes;
   }
 
-  __device__ DenseFragment Decode(int block, int slot) const {
-    const int lane = static_cast<int>(threadIdx.x) % 32, g = lane / 4, t = lane % 4;
-    const unsigned char* const from = slots_ + slot * kSlotBytes;
-    const int begin = (tiles_.Place(2 * block + t / 2).values - tiles_.Place(2 * block).values) * 2;
-    const auto* const values = reinterpret_cast<const uint16_t*>(from + Skew(ValueBytes(block)) + begin);
-    const HalfMask mask(reinterpret_cast<const uint4*>(from + kBlockValueBytes)[t], t % 2 != 0);
-    DenseFragment fragment;
-    uint32_t low = 0;
-    mask.ForBits<4>(4 * g, [&](int j, int bit, int position) {
-      const uint32_t value = position >= 0 ? values[position] : 0u;
-      if (bit % 2 == 0) low = value;
-      if (bit % 2 == 1) fragment.a[j / 2][j % 2 * 2 + bit / 2] = low | value << 16;
-    });
-    return fragment;
+  // Nothing past the end of the stream is read, it is 0.
+  __device__ void CopyInside(unsigned char* to, int vector) const {
+    const int at = copied_ + 512 * vector, bytes = min(max(limit_ - at, 0), 16);
+    if (at < stop_) CopyAsync16(to, bytes > 0 ? from_ + 512 * vector : w_.masks, bytes);
+  }
+
+  // Of a dense tile, whose pairs of columns are 64 bytes each.
+  __device__ void ReadDense(uint32_t at, uint32_t (&fragment)[4]) const {
+    const uint32_t first = at + dense_, second = first + 256;
+    if (at % 8 == 0) {
+      const uint2 low = *reinterpret_cast<const uint2*>(shared_ + (ring_ + first % kRingBytes));
+      const uint2 high = *reinterpret_cast<const uint2*>(shared_ + (ring_ + second % kRingBytes));
+      fragment[0] = low.x, fragment[1] = low.y, fragment[2] = high.x, fragment[3] = high.y;
+      return;
+    }
+    ReadFour(first, fragment[0], fragment[1]);
+    ReadFour(second, fragment[2], fragment[3]);
+  }
+
+  // The four values from `at` on, a multiple of 2.
+  __device__ void ReadFour(uint32_t at, uint32_t& low, uint32_t& high) const {
+    const auto* const words = reinterpret_cast<const uint32_t*>(shared_ + (ring_ + (at & (kRingBytes - 4))));
+    const uint32_t shift = 8 * at;  // modulo 32
+    low = __funnelshift_r(words[0], words[1], shift), high = __funnelshift_r(words[1], words[2], shift);
+  }
+
+  // Of a tile with a mask.
+  __device__ void Spread(uint32_t at, const TilePlace& place, uint32_t (&fragment)[4]) const {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const uint32_t mask = mask_[i];
+      // Byte 0 of the counts is 0, and so fills the upper bytes.
+      const uint32_t start = Permute(place.before[0], place.before[1], start_ + 4 * i) + static_cast<uint32_t>(__popc(mask & below_));
+      uint32_t low, high;
+      ReadFour(at + 2 * start, low, high);
+      const uint2 entry = *reinterpret_cast<const uint2*>(table_ + (__funnelshift_r(mask, mask, rotation_) & 120u));
+      high &= entry.x | 0xffffu;
+      fragment[2 * i] = Permute(low, high, entry.x);
+      fragment[2 * i + 1] = Permute(low, high, entry.y);
+    }
   }
 
   const TieredBlocks& w_;
-  const TieredLinearArgs& a_;
   const PanelTiles& tiles_;
-  const int64_t first_token_;
-  const bool x_aligned_;
-  unsigned char* const slots_;
+  unsigned char* const shared_;
+  const uint32_t ring_;  // in shared_
+  const unsigned char* const table_;
+  uint32_t rotation_, below_, start_, dense_;  // start_: byte of the counts of the lane's first pair; dense_: its place
+  const uint16_t* rows_[kTiles];
+  const uint32_t* x_[kTiles];  // of the next tile
+  const uint32_t* mask_at_;
+  uint32_t mask_[2] = {0, 0};
+  int masks_left_;
+  const uint8_t* from_;  // of this lane in the segment that is copied next
+  int copied_, ready_, stop_, limit_;  // copied_: place of from_; stop_: of the end of the share, limit_: of the stream's
+  bool whole_;                         // all vectors of the share lie in the stream
 };
 
-// Grid: x: panels, y: groups of 8 * kTiles tokens. Shared memory: the places of tiles, then slots, which then hold sums.
+// Grid: x: panels, y: groups of 8 * kTiles tokens. Shared memory: the places of tiles, the table, then rings, which then hold
+// sums.
 template <class Arithmetic, int kTiles>
-__global__ void __launch_bounds__(kTileThreads) TieredMmaKernel(TieredBlocks w, TieredLinearArgs a, bool x_aligned) {
+__global__ void __launch_bounds__(kTileThreads, kTiles > 2 ? 2 : 3) TieredMmaKernel(TieredBlocks w, TieredMmaArgs a) {
   PRISM_DYNAMIC_SMEM(shared);
   constexpr int kTokens = 8 * kTiles;
-  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32, g = lane / 4, t = lane % 4;
+  const int warp = static_cast<int>(threadIdx.x) / 32;
   const int64_t panel = blockIdx.x, first_token = static_cast<int64_t>(blockIdx.y) * kTokens;
-  unsigned char* const slots = shared + (PanelTiles::kSharedBytes + 15) / 16 * 16;
+  unsigned char* const table = shared + (PanelTiles::kSharedBytes + 15) / 16 * 16;
+  unsigned char* const rings = table + kTableBytes;
+  FillTable(table);
   PanelTiles tiles(w, panel, shared);
-  TieredWarp<Arithmetic, kTiles> work(w, a, tiles, first_token, x_aligned, slots + warp * kDepth * kSlotBytes);
+  TieredWarp<Arithmetic, kTiles> work(w, a, tiles, first_token, rings, static_cast<uint32_t>(warp * kWarpBytes), table);
   float sums[kTiles][4] = {};
   for (int64_t first = 0; first < w.Tiles(); first += kTileChunk) {
-    const int count = tiles.Open(first);
-    work.Run(first, count, sums);
+    tiles.Open(first);
+    work.Run(first, tiles.ShareBegin(warp), tiles.ShareBegin(warp + 1), sums);
   }
   __syncthreads();
-  auto* const kept = reinterpret_cast<float*>(slots);  // [warps, tokens, kSumStride]
+  using Sums = BlockSums<1, kTokens>;
+  static_assert(Sums::kWarpFloats * 4 <= kWarpBytes, "sums fit where rings were");
+  auto* const kept = reinterpret_cast<float*>(rings);
 #pragma unroll
-  for (int j = 0; j < kTiles; ++j) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) kept[(warp * kTokens + 8 * j + 2 * t + i % 2) * kSumStride + 2 * g + i / 2] = sums[j][i];
-  }
+  for (int j = 0; j < kTiles; ++j) Sums::Keep(kept + warp * Sums::kWarpFloats, 0, j, sums[j]);
   __syncthreads();
-  for (int i = static_cast<int>(threadIdx.x); i < kTokens * static_cast<int>(kPanelRows); i += kTileThreads) {
-    const int token = i / static_cast<int>(kPanelRows), row = i % static_cast<int>(kPanelRows);
-    float sum = 0.0f;
-    for (int other = 0; other < kTileWarps; ++other) sum += kept[(other * kTokens + token) * kSumStride + row];
-    Store(w, a, first_token + token, panel * kPanelRows + row, sum);
-  }
+  Sums::Finish(a.out, Arithmetic::kDType, kept, kTileWarps, first_token, panel * kPanelRows);
+}
+
+PRISM_HOST_DEVICE inline LinearOutput OutputOf(const TieredBlocks& w, const TieredLinearArgs& a) {
+  return {a.y, a.bias, nullptr, nullptr, a.dtype, a.m, w.n};
 }
 
 // Grid: x: panels, y: groups of kPlainTokens tokens; a thread has a row and a token, and a tile is decoded by all threads.
@@ -187,24 +299,38 @@ __global__ void __launch_bounds__(kTileThreads, kPlainResident) TieredPlainKerne
       __syncthreads();
     }
   }
-  Store(w, a, token, panel * kPanelRows + row, sum);
+  if (token < a.m && panel * kPanelRows + row < w.n) FinishOutput(OutputOf(w, a), a.dtype, token, panel * kPanelRows + row, sum);
 }
 
 template <class Arithmetic, int kTiles>
-cudaError_t LaunchMma(const TieredBlocks& w, const TieredLinearArgs& a, cudaStream_t stream) {
-  const size_t shared = (PanelTiles::kSharedBytes + 15) / 16 * 16 + kTileWarps * kDepth * kSlotBytes;
-  static_assert(kTileWarps * 8 * kTiles * kSumStride * 4 <= kTileWarps * kDepth * kSlotBytes, "sums fit where slots were");
-  const bool x_aligned = w.k % 8 == 0 && reinterpret_cast<uintptr_t>(a.x) % 16 == 0;
-  const dim3 grid(static_cast<unsigned>(NumPanels(w.n)), static_cast<unsigned>(CeilDiv(a.m, int64_t{8} * kTiles)));
-  return Launch(TieredMmaKernel<Arithmetic, kTiles>, grid, kTileThreads, shared, stream, w, a, x_aligned);
+cudaError_t LaunchMma(const TieredBlocks& w, const TieredMmaArgs& a, cudaStream_t stream) {
+  constexpr int kRings = kTileWarps * kWarpBytes;
+  const size_t shared = (PanelTiles::kSharedBytes + 15) / 16 * 16 + kTableBytes + kRings;
+  const dim3 grid(static_cast<unsigned>(NumPanels(w.n)), static_cast<unsigned>(CeilDiv(a.out.m, int64_t{8} * kTiles)));
+  return Launch(TieredMmaKernel<Arithmetic, kTiles>, grid, kTileThreads, shared, stream, w, a);
 }
 
-cudaError_t LaunchPart(const TieredBlocks& w, const TieredLinearArgs& a, cudaStream_t stream) {
-  if (a.dtype == w.dtype && a.dtype == DType::kBFloat16) {
-    return a.m <= 8 ? LaunchMma<BFloat16Arithmetic, 1>(w, a, stream) : LaunchMma<BFloat16Arithmetic, 2>(w, a, stream);
-  }
-  if (a.dtype == w.dtype && a.dtype == DType::kFloat16) {
-    return a.m <= 8 ? LaunchMma<Float16Arithmetic, 1>(w, a, stream) : LaunchMma<Float16Arithmetic, 2>(w, a, stream);
+template <class Arithmetic>
+cudaError_t LaunchTensorCores(const TieredBlocks& w, const TieredMmaArgs& a, cudaStream_t stream) {
+  if (a.out.m <= 8) return LaunchMma<Arithmetic, 1>(w, a, stream);
+  if (a.out.m <= 16) return LaunchMma<Arithmetic, 2>(w, a, stream);
+  return LaunchMma<Arithmetic, 4>(w, a, stream);
+}
+
+bool TakesTensorCores(const TieredBlocks& w, DType x) { return x == w.dtype && x != DType::kFloat32; }
+
+int64_t PaddedColumns(const TieredBlocks& w) { return w.Tiles() * kTileColumns; }
+
+bool NeedsPadding(const TieredBlocks& w, const TieredLinearArgs& a) {
+  return TakesTensorCores(w, a.dtype) && (PaddedColumns(w) != w.k || reinterpret_cast<uintptr_t>(a.x) % 4 != 0);
+}
+
+// `stride`: elements between rows of x.
+cudaError_t LaunchPart(const TieredBlocks& w, const TieredLinearArgs& a, int64_t stride, cudaStream_t stream) {
+  if (TakesTensorCores(w, a.dtype)) {
+    const TieredMmaArgs args{static_cast<const uint16_t*>(a.x), stride, OutputOf(w, a)};
+    return a.dtype == DType::kBFloat16 ? LaunchTensorCores<BFloat16Arithmetic>(w, args, stream)
+                                       : LaunchTensorCores<Float16Arithmetic>(w, args, stream);
   }
   const size_t shared = (PanelTiles::kSharedBytes + 15) / 16 * 16 + kTileValues * 4;
   const dim3 grid(static_cast<unsigned>(NumPanels(w.n)), static_cast<unsigned>(CeilDiv(a.m, kPlainTokens)));
@@ -213,15 +339,27 @@ cudaError_t LaunchPart(const TieredBlocks& w, const TieredLinearArgs& a, cudaStr
 
 }  // namespace
 
-cudaError_t TieredLinear(const TieredBlocks& weight, const TieredLinearArgs& args, cudaStream_t stream) {
-  if (weight.n == 0) return cudaSuccess;
+int64_t TieredLinearScratch(const TieredBlocks& weight, const TieredLinearArgs& args) {
+  return NeedsPadding(weight, args) ? args.m * PaddedColumns(weight) : 0;
+}
+
+cudaError_t TieredLinear(const TieredBlocks& weight, TieredLinearArgs args, cudaStream_t stream) {
+  if (weight.n == 0 || args.m == 0) return cudaSuccess;
+  int64_t stride = weight.k;
+  if (NeedsPadding(weight, args) && weight.k > 0) {
+    stride = PaddedColumns(weight);
+    auto* const padded = static_cast<uint16_t*>(args.scratch);
+    const cudaError_t error = PadActivations(args.x, args.dtype, nullptr, args.m, weight.k, stride, padded, stream);
+    if (error != cudaSuccess) return error;
+    args.x = padded;
+  }
   constexpr int64_t kMostTokens = int64_t{65535} * 8;  // of a grid's y
   for (int64_t first = 0; first < args.m; first += kMostTokens) {
     TieredLinearArgs part = args;
-    part.x = static_cast<const char*>(args.x) + first * weight.k * DTypeBytes(args.dtype);
+    part.x = static_cast<const char*>(args.x) + first * stride * DTypeBytes(args.dtype);
     part.y = static_cast<char*>(args.y) + first * weight.n * DTypeBytes(args.dtype);
     part.m = min(args.m - first, kMostTokens);
-    if (const cudaError_t error = LaunchPart(weight, part, stream); error != cudaSuccess) return error;
+    if (const cudaError_t error = LaunchPart(weight, part, stride, stream); error != cudaSuccess) return error;
   }
   return cudaSuccess;
 }

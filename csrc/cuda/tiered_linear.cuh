@@ -10,8 +10,12 @@ struct TieredLinearArgs {
   void* y;           // [m, n] of dtype
   int64_t m;
   DType dtype;
+  void* scratch = nullptr;  // TieredLinearScratch() elements of dtype, aligned to 4 bytes
 };
 
-cudaError_t TieredLinear(const TieredBlocks& weight, const TieredLinearArgs& args, cudaStream_t stream);
+// What a call needs where rows of x are no whole tiles, or x begins at an odd address; 0 elsewhere.
+int64_t TieredLinearScratch(const TieredBlocks& weight, const TieredLinearArgs& args);
+
+cudaError_t TieredLinear(const TieredBlocks& weight, TieredLinearArgs args, cudaStream_t stream);
 
 }  // namespace prism::cuda

@@ -60,7 +60,9 @@ def bitmap_dual_shift_linear(
     """x @ weight^T + bias over the weight that `bitmap_dual_shift_dequantize` decodes; differentiable in x and bias.
 
     With bfloat16 x, a CPU with AVX512-BF16 multiplies bfloat16 values: x * column_scale and the levels of "nf4" and
-    "nf3" are rounded to bfloat16, uniform codes are exact.
+    "nf3" are rounded to bfloat16, uniform codes are exact. Up to 8 tokens (16 where bits is not 4) of uniform codes in
+    groups of at most 256 columns take 16-bit integers on a CPU with AVX-512 instead: each x * column_scale is rounded
+    to a multiple of its group's largest / 32639.
 
     Args:
         x: [..., k], float32, float16 or bfloat16; finite.

@@ -21,13 +21,11 @@ def bits_of(word):
 
 
 @triton.jit
-def load_pairs(bitmap, values, panel, start, first_pair, end_pair, num_pairs, num_panels, PAIRS: tl.constexpr):
-    """Panels [P] from pair of columns first_pair on, survivors from `start` int64 [P] on ->
+def expand_pairs(word, values, start):
+    """Bits of pairs of columns, int32 [P, PAIRS], survivors from `start` int64 [P] on ->
     (weights [16 * P, 2 * PAIRS] in the dtype of values, the start of what follows)."""
-    PANELS: tl.constexpr = panel.shape[0]
-    pair = first_pair + tl.arange(0, PAIRS)
-    inside = (panel < num_panels)[:, None] & (pair < end_pair)[None, :]
-    word = tl.load(bitmap + panel.to(tl.int64)[:, None] * num_pairs + pair[None, :], mask=inside, other=0)
+    PANELS: tl.constexpr = word.shape[0]
+    PAIRS: tl.constexpr = word.shape[1]
     counts = popcount(word)
     first = start[:, None] + tl.cumsum(counts, axis=1) - counts
     kept = bits_of(word)  # bit 2 * row + column of the pair
@@ -35,6 +33,33 @@ def load_pairs(bitmap, values, panel, start, first_pair, end_pair, num_pairs, nu
     value = tl.load(values + at, mask=kept > 0, other=0.0)
     tile = tl.permute(tl.reshape(value, [PANELS, PAIRS, 16, 2]), [0, 2, 1, 3])
     return tl.reshape(tile, [PANELS * 16, PAIRS * 2]), start + tl.sum(counts, axis=1)
+
+
+@triton.jit
+def load_pairs(bitmap, values, panel, start, first_pair, end_pair, num_pairs, num_panels, PAIRS: tl.constexpr):
+    """`expand_pairs` of panels [P] from pair of columns first_pair on."""
+    pair = first_pair + tl.arange(0, PAIRS)
+    inside = (panel < num_panels)[:, None] & (pair < end_pair)[None, :]
+    word = tl.load(bitmap + panel.to(tl.int64)[:, None] * num_pairs + pair[None, :], mask=inside, other=0)
+    return expand_pairs(word, values, start)
+
+
+@triton.jit
+def load_tile_words(
+    tiers, masks, panel, next_mask, first_tile, end_tile, num_tiles, num_panels, DENSE: tl.constexpr,
+    EMPTY: tl.constexpr, TILES: tl.constexpr,
+):  # fmt: skip
+    """Panels [P] from tile first_tile on, masks from `next_mask` int64 [P] on -> (the bits of pairs of columns as
+    `expand_pairs` takes them, int32 [P, 8 * TILES]; the mask of what follows). Layout: `reference/tiered.py`."""
+    pair = tl.arange(0, 8 * TILES)
+    tile = first_tile + pair // 8
+    inside = (panel < num_panels)[:, None] & (tile < end_tile)[None, :]
+    tier = tl.load(tiers + panel.to(tl.int64)[:, None] * num_tiles + tile[None, :], mask=inside, other=EMPTY)
+    masked = ((tier != DENSE) & (tier != EMPTY)).to(tl.int32)
+    once = tl.where((pair % 8 == 0)[None, :], masked, 0)  # a mask counts with the first pair of its tile
+    which = next_mask[:, None] + tl.cumsum(once, axis=1) - 1
+    word = tl.load(masks + which * 8 + (pair % 8)[None, :], mask=masked > 0, other=0)
+    return tl.where(tier == DENSE, -1, word), next_mask + tl.sum(once, axis=1)
 
 
 @triton.jit

@@ -42,8 +42,90 @@ USAGE = {
     "dataset": (["--dataset", "no-such-text.txt"], ["must be an existing file", "no-such-text.txt"]),
     "targets": (["--targets", "nobody"], ["targets must match", "'nobody'"]),
     "option": (["--sparsty", "0.5"], ["No such option", "--sparsty"]),
-    "recipe": (["--recipe", "no-such-recipe.yaml"], ["no-such-recipe.yaml"]),
+    "recipe": (["--recipe", "no-such-recipe.yaml"], ["Recipe: no-such-recipe.yaml must be a YAML file, not found"]),
+    "n:m and its sparsity": (
+        ["--method", "wanda", "--pattern", "2:4", "--sparsity", "0.6"],
+        ["be 0.5, which the pattern"],
+    ),
+    "no regular expression": (["--targets", "re:("], ["targets must hold regular expressions", "'re:('"]),
+    "sweep's own score permuted": (
+        ["--method", "sparsegpt", "--pattern", "2:4", "--permute", "lsa"],
+        ["score must be known before the sweep"],
+    ),
+    "fold of floats": (["--method", "wanda", "--fold"], ["fold must be False where nothing is quantized"]),
+    "fold without scale": (
+        ["--method", "sinq", "--fold", "--scale", "none"],
+        ["scale must be one of rms, sinq, prism"],
+    ),
+    "fold of asinq": (["--method", "asinq", "--fold"], ["scale must be one of rms, sinq, prism with fold, got asinq"]),
+    "low rank 0": (["--method", "wanda", "--low-rank", "0"], ["low_rank must be an integer >= 1", "got 0"]),
+    "low rank nan": (["--method", "wanda", "--low-rank", "nan"], ["low_rank must be an integer >= 1", "got nan"]),
+    "low rank text": (["--low-rank", "best"], ["--low-rank: must be a share, a rank", "'best'"]),
+    "factors of all": (["--method", "wanda", "--low-rank", "0.3"], ["low_rank_targets must leave a linear to prune"]),
+    "factors of none": (["--method", "wanda", "--low-rank", "0.3", "--target-modules", ","], ["at least one pattern"]),
+    "factors of what is pruned": (
+        ["--method", "sinq", "--low-rank", "0.3", "--low-rank-of", "pruned"],
+        ["be weight where nothing is pruned"],
+    ),
+    "tiers with low rank": (["--method", "three-tier", "--low-rank", "0.3"], ["low_rank must be None with tiers"]),
+    "tiers with a pattern": (
+        ["--method", "three-tier", "--pattern", "2:4"],
+        ["pattern must be unstructured with tiers"],
+    ),
+    "tiers permuted": (["--method", "three-tier", "--permute", "lsa"], ["permute must be none with tiers, got lsa"]),
+    "tiers with owl": (["--method", "three-tier", "--ratios", "owl"], ["ratios must be uniform with tiers, got owl"]),
+    "two tiers": (["--method", "three-tier", "--tiers", "0.5,0.5"], ["--tiers: must be three shares", "'0.5,0.5'"]),
+    "tiers without a side": (["--method", "three-tier", "--block-size", "0"], ["positive multiple of 16", "got 0"]),
+    "owl too far": (["--method", "wanda", "--ratios", "owl", "--sparsity", "0.99"], ["a smaller lambda does"]),
 }
+
+#: Which prints the usage too.
+BY_THE_PARSER = ("bits are no number", "option")
+
+#: Options that would change nothing beside the others.
+WITHOUT_EFFECT = {
+    "--method sinq --permute lsa": "--permute: must go with an n:m pattern (--pattern), got lsa without",
+    "--method sinq --score wanda": "--score: must go with something to prune (--sparsity or --pattern), got wanda",
+    "--method sinq --use-variant": "--use-variant: must go with something to prune (--sparsity or --pattern), got it",
+    "--method sinq --scope matrix": "--scope: must go with unstructured pruning",
+    "--method ria --pattern 2:4 --scope row": "--scope: must go with unstructured pruning",
+    "--method sparsegpt --scope row": "--scope: must go with unstructured pruning by a score other than sparsegpt",
+    "--method sinq --ratios owl": "--ratios: must go with something to prune",
+    "--method wanda --ria-exponent 1": "--ria-exponent: must go with the score ria or clearcut, got 1.0 without",
+    "--method sinq --compensate obs_sweep": "--compensate: must go with something to prune, or with --bits",
+    "--method sinq --reconstruct": "--reconstruct: must go with something to prune",
+    "--method wanda --scale sinq": "--scale: must go with something to quantize (--bits), got sinq without",
+    "--method wanda --codebook nf4": "--codebook: must go with something to quantize (--bits)",
+    "--method wanda --rounding hqq": "--rounding: must go with something to quantize (--bits)",
+    "--method prism --bits 0 --group-size 32": "--group-size: must go with something to quantize (--bits)",
+    "--method wanda --low-rank-of residual": "--low-rank-of: must go with --low-rank, got residual without",
+    "--method wanda --low-rank-weighting activations": "--low-rank-weighting: must go with --low-rank",
+    "--method wanda --topk-per-block 5": "--topk-per-block: must go with three-tier pruning, got 5 without",
+    "--method wanda --block-size 32": "--block-size: must go with three-tier pruning or a sweep",
+    "--learning-rate 1": "--learning-rate: must go with --schedule, got 1.0 alone",
+    "--train-device cpu": "--train-device: must go with --schedule, got cpu alone",
+}
+
+
+@pytest.mark.parametrize("arguments", WITHOUT_EFFECT)
+def test_options_without_effect_are_refused(arguments, prism, dense, tmp_path):
+    result = prism("compress", dense, "-o", tmp_path / "out", *arguments.split())
+    refused(result, 2, WITHOUT_EFFECT[arguments])
+    assert len(result.stderr.strip().splitlines()) == 1 and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "--method sinq --permute none --ratios uniform --compensate none",
+        "--method wanda --rounding rtn --codebook uniform --scale none --low-rank-weighting none",
+        "--method sinq --compensate obs_sweep --rounding joint --block-size 64",
+    ],
+)
+def test_options_that_ask_for_nothing_are_fine(arguments, prism, dense, text, tmp_path):
+    options = ("--dataset", text, "--num-samples", 2, "--seqlen", 16)
+    result = prism("compress", dense, "-o", tmp_path / "out", *options, *arguments.split())
+    assert result.exit_code == 0, result.output
 
 
 @pytest.mark.parametrize("case", USAGE)
@@ -52,6 +134,7 @@ def test_compress_usage_errors(case, prism, dense, text, tmp_path):
     defaults = [] if "--dataset" in arguments else ["--dataset", text]
     result = prism("compress", dense, "-o", tmp_path / "out", *defaults, *arguments)
     refused(result, 2, *words)
+    assert case in BY_THE_PARSER or len(result.stderr.strip().splitlines()) == 1, result.stderr
     assert not list(tmp_path.iterdir())
 
 

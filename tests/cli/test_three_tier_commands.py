@@ -76,6 +76,15 @@ def test_single_iterations_and_finetune(prism, dense, text, common, schedule, tm
         (("--schedule", "CSV", "--iteration", 2, "--previous", "x"), "MODEL: must not be given with --previous"),
         (("--schedule", "CSV", "--iteration", 2), "previous must be given for iteration 2, got None"),
         (("--schedule", "CSV", "--iteration", 3), "iteration must be from 1 to 2, got 3"),
+        (
+            ("--schedule", "CSV", "--iteration", 1, "--learning-rate", 1),
+            "--learning-rate: must not go with --iteration",
+        ),
+        (("--schedule", "CSV", "--train-device", "tpu9"), "--train-device: must be a device of this machine"),
+        (("--schedule", "CSV", "--learning-rate", 0), "learning_rate must be positive and finite, got 0"),
+        (("--schedule", "CSV", "--tiers", "0.5,0.3,0.2"), "--tiers: must not go with --schedule, which has the shares"),
+        (("--schedule", "CSV", "--permute", "lsa"), "permute must be none with tiers, got lsa"),
+        (("--schedule", "CSV", "--low-rank", "0.3"), "low_rank must be None with tiers, got 0.3"),
         (("--schedule", "none.csv"), "none.csv must be a CSV file, not found"),
         (("--method", "three-tier", "--tiers", "0.5"), "tiers"),
         (("--method", "three-tier", "--tiers", "a,b,c"), "--tiers: must be three shares"),
@@ -89,11 +98,32 @@ def test_options_that_do_not_go_together(prism, dense, common, schedule, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("iteration,dense,mid_2_4\n1,0.8,0.2\n", "must have the columns iteration, dense, mid_2_4, topk"),
+        ("iteration,dense,mid_2_4,topk,extra\n1,1,0,0,0\n", "got iteration, dense, mid_2_4, topk, extra"),
+        ("iteration,dense,mid_2_4,topk\n1,0.8,0.1,0\n", "line 2: dense + mid_2_4 + topk must be 1, got 0.9"),
+        ("iteration,dense,mid_2_4,topk\n1,a,0,0\n", "line 2: dense must be a decimal number, got 'a'"),
+        ("", "must have a header and a row, got an empty file"),
+    ],
+)
+def test_wrong_schedules_are_one_line(prism, dense, common, tmp_path, content, message):
+    (tmp_path / "bad.csv").write_text(content)
+    result = prism("compress", dense, "-o", tmp_path / "out", *common, "--schedule", tmp_path / "bad.csv")
+    lines = [line for line in result.stderr.splitlines() if line.strip()]
+    assert result.exit_code == 2 and len(lines) == 1 and message in lines[0], result.output
+
+
 def test_finetune_refuses_what_is_no_checkpoint(prism, dense, compressed, tmp_path):
     result = prism("finetune", dense, "-o", tmp_path / "out")
     assert result.exit_code == 2 and "CHECKPOINT: must be a compressed checkpoint" in result.output
     result = prism("finetune", compressed, "-o", tmp_path / "out")
     assert result.exit_code == 2 and "lossless sparse linears only" in result.output
+    result = prism("finetune", compressed, "-o", tmp_path / "out", "--device", "tpu9")
+    assert (
+        result.exit_code == 2 and "--device: must be a device of this machine, such as cpu, got 'tpu9'" in result.output
+    )
 
 
 def test_study(prism, dense, text, compressed, tmp_path):

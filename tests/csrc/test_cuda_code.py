@@ -43,10 +43,9 @@ KERNELS = {
     "Sparse24DualShiftDequantizeKernel": Expected(64, (r"STG\.E.*128", r"LDG\.E.*64")),
     "Sparse24FewTokensKernel": Expected(128, (r"HMMA\.SP", r"LDG\.E.*128")),  # a block of 16 warps fits
     "Sparse24TiledKernel": Expected(255, (r"HMMA\.SP", r"LDG\.E.*128", r"LDSM.*\.4")),
-    "Sparse24SumSplitsKernel": Expected(64),
     "PanelLinearFewKernel": Expected(168, (r"HMMA\.16816", r"LDG\.E.*128")),  # a block of 12 or 16 warps fits
     "PanelLinearManyKernel": Expected(255, (r"HMMA\.16816", r"LDGSTS\.E.*128", r"LDS\.128")),  # a block of 8 warps
-    "PanelLinearSumKernel": Expected(40),
+    "AddSplitsKernel": Expected(40),
     "QuantizeActivationsKernel": Expected(40),
     "PadActivationsKernel": Expected(40),
     "DualShiftLinearPlainKernel": Expected(128),
@@ -69,16 +68,19 @@ KERNELS = {
     "BlockScoresKernel": Expected(40),
     "CsrArrangeKernel": Expected(48),
     "CsrLinearKernel": Expected(128, (r"LDG\.E.*128",)),
-    "CsrTilesKernel": Expected(192, (r"HMMA\.16816", r"LDG\.E.*128", r"LDS\.128", r"STS\.128", r"STS\.U16", r"REDUX")),
+    "CsrTilesKernel": Expected(168, (r"HMMA\.16816", r"LDG\.E.*128", r"LDS\.128", r"STS\.128", r"STS\.U16", r"REDUX")),
     "CsrUnpackKernel": Expected(64, (r"STG\.E.*128",)),
-    "TieredMmaKernel": Expected(96, (r"HMMA\.16816", r"LDGSTS\.E.*128", r"LDG\.E.*128")),
+    "LowRankProductKernel": Expected(192, (r"LDG\.E.*128",)),
+    # Two blocks of 256 threads per multiprocessor for 32 tokens, three for fewer.
+    "TieredMmaKernel": Expected(120, (r"HMMA\.16816", r"LDGSTS\.E.*128", r"LDG\.E.*128", r"LDS\.64")),
     "TieredPlainKernel": Expected(64),
     "TieredUnpackKernel": Expected(80, (r"STG\.E.*128", r"LDG\.E.*128")),
     "TokenScalesKernel": Expected(64),
     "ArrangeFragmentsKernel": Expected(64, (r"STG\.E.*128",)),
-    "BitmapSumKernel": Expected(64),
     # The largest of its shapes has one block per multiprocessor.
     "BitmapMmaKernel": Expected(255, (r"LDGSTS\.E.*128", r"LDG\.E.*128", r"HMMA\.16816", r"LDS\.128")),
+    # A block of 16 warps fits.
+    "BitmapDigitsKernel": Expected(128, (r"IMMA\.16832\.U8\.S8", r"LDGSTS\.E.*128", r"LDS\.128")),
     "BitmapPlainKernel": Expected(128),
 }
 

@@ -15,7 +15,7 @@ pytestmark = [
 ]
 
 FEW_GRIDS = [(4, "uniform"), (3, "uniform"), (8, "uniform"), (4, "nf4")]
-TOKENS = (0, 1, 2, 7, 8, 9, 16, 17, 33, 64, 65, 130)
+TOKENS = (0, 1, 2, 3, 4, 7, 8, 9, 16, 17, 33, 64, 65, 130)
 
 
 def exact(x, problem, activation_bits):

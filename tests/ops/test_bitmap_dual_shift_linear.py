@@ -49,7 +49,7 @@ def test_literal(isa):
         tensors = (*packed, scale, zero, column_scale, torch.ones(17).to(dtype))
         y = ops.bitmap_dual_shift_linear(x.to(dtype), *tensors, n=17, bits=4, group_size=64)
         assert torch.equal(y, expected.to(dtype))
-        isa.assert_served("bitmap_dual_shift_linear", best="avx512_bf16" if dtype == torch.bfloat16 else "avx512")
+        isa.assert_served("bitmap_dual_shift_linear", best="avx512")
 
 
 def test_literal_of_quantized_activations(isa):
@@ -124,6 +124,29 @@ def test_every_number_of_tokens(isa, generator):
                 for activation_bits in (None, 8) if codebook == "uniform" else (None,):
                     y = linear(x[:m], weight, None, activation_bits)
                     assert_matches(y, exact(x[:m], weight, None, activation_bits), 200)
+
+
+@pytest.mark.parametrize("m", [1, 2, 5, 8])
+def test_a_column_far_above_the_others(isa, generator, m):
+    """The scale of a group of activations is that of its largest: one kept and one that every row prunes."""
+    mask = mixed_mask(33, 640, generator)
+    mask[:, 70] = False
+    for bits in (3, 4, 8):
+        weight = dual_shift(mask, bits, 64, "uniform", generator)
+        x = torch.randn(m, 640, generator=generator)
+        x[:, 5] *= 300
+        x[:, 70] *= 300
+        x = x.bfloat16()
+        assert_matches(linear(x, weight), exact(x, weight), 640)
+
+
+def test_what_is_not_finite_stays_so(isa, generator):
+    weight = dual_shift(torch.ones(20, 128, dtype=torch.bool), 4, 64, "uniform", generator)
+    for value in (torch.inf, -torch.inf, torch.nan):
+        x = torch.randn(2, 128, generator=generator).bfloat16()
+        x[1, 70] = value
+        y = linear(x, weight)
+        assert y[0].isfinite().all() and not y[1, weight.exact[:, 70] != 0].isfinite().any()
 
 
 def test_shapes_and_strides(isa, generator):

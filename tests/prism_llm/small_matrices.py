@@ -1,10 +1,16 @@
 """Small matrices full of what breaks methods: ties, rows and columns of zeros, inputs that never fire."""
 
 import random
+from fractions import Fraction
 
 import torch
 
 from prism_llm.calibration import InputStatistics
+
+
+def counted(total, share):
+    """How many of `total` a share is, from its decimals, rounded down."""
+    return int(total * Fraction(repr(share)))
 
 
 def small_matrices(seed, count=200, *, tokens=17, most_rows=9, most_columns=25):

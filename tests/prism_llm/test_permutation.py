@@ -40,9 +40,14 @@ def test_an_assignment_is_the_best_of_all():
         slot, keep = draw.randrange(m), draw.randint(1, m - 1)
         columns = scores.double().permute(1, 2, 0).tolist()
 
-        def total(givers, columns=columns, slot=slot, keep=keep):
-            handed = [[*g[:slot], columns[a][slot], *g[slot + 1 :]] for g, a in zip(columns, givers, strict=True)]
-            return sum(kept_of(group, keep) for group in handed)
+        # What group b keeps with the column of group a in its slot; groups do not depend on each other.
+        kept = [
+            [kept_of([*group[:slot], columns[a][slot], *group[slot + 1 :]], keep) for a in range(groups)]
+            for group in columns
+        ]
+
+        def total(givers, kept=kept):
+            return sum(row[a] for row, a in zip(kept, givers, strict=True))
 
         ours = best_givers(scores, slot, keep).tolist()
         assert sorted(ours) == list(range(groups))
@@ -245,7 +250,7 @@ def test_the_mask_is_what_the_score_wants_in_its_order(generator):
                 assert [bool(mask[i, order[j]]) for j in group] == [j in wanted for j in group]
 
 
-def test_streaming_saving_and_compiling(tmp_path):
+def test_streaming_and_saving(tmp_path):
     model, ids = tiny_model("llama", layers=2, dtype=torch.bfloat16), tokens(4, 24)
     model.save_pretrained(tmp_path / "dense", max_shard_size="60KB")
     fields = {"method": "clearcut", "pattern": "2:4", "permute": "lsa"}
@@ -261,9 +266,6 @@ def test_streaming_saving_and_compiling(tmp_path):
     assert torch.equal(logits(again, ids), wanted)
     entry = again.prism_checkpoint.modules["model.layers.0.self_attn.q_proj"]
     assert entry["format"] == "permuted" and entry["base"]["format"] == "sparse24"
-    compiled = torch.compile(again.model.layers[0].self_attn.q_proj, fullgraph=True, backend="aot_eager")
-    x = torch.randn(3, 64).bfloat16()
-    assert torch.equal(compiled(x), again.model.layers[0].self_attn.q_proj(x))
 
 
 def test_producers_that_are_no_targets_are_permuted_and_stored(tmp_path):

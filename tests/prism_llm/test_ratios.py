@@ -9,8 +9,18 @@ from tiny_models import tiny_model, tokens
 
 from prism_kernels.nn import PackedLinear
 from prism_llm import Recipe, compress, compress_
-from prism_llm.pipeline.allocation import least_pruned, require_pruned_as_named
-from prism_llm.pruning import GlobalThreshold, Pattern, count_outliers, exact_counts, owl_sparsities, select_mask
+from prism_llm.pipeline.promise import promised, require_pruned_as_named, rounding_note
+from prism_llm.pipeline.selection import choose_mask
+from prism_llm.pruning import (
+    GlobalThreshold,
+    Pattern,
+    count_outliers,
+    exact_counts,
+    owl_sparsities,
+    select_mask,
+    share_of,
+)
+from prism_llm.pruning.compensation import obs_sweep
 from prism_llm.pruning.ratios import OutlierCount
 from prism_llm.quantization import pack_pruned
 
@@ -111,7 +121,7 @@ RECIPES = [
 def test_the_model_loses_exactly_what_the_recipe_names(fields):
     model, recipe = tiny_model("llama"), Recipe(**{"owl_threshold": 3.0} | fields)
     report = compress_(model, recipe, tokens(4, 24))
-    assert sum(pruned_counts(report).values()) == int(report.weights * recipe.sparsity)
+    assert sum(pruned_counts(report).values()) == share_of(report.weights, recipe.sparsity)
     shares = {round(x.sparsity, 2) for x in report.linears}
     assert len(shares) > 1
     for name, module in model.named_modules():
@@ -226,23 +236,101 @@ def test_uniform_counts_are_known_beforehand():
         {"score": "wanda"},
         {"score": "wanda", "scope": "matrix"},
         {"method": "sparsegpt", "block_size": 24},
+        {"score": "wanda", "pattern": "5:12", "sparsity": 7 / 12},
     ):
         recipe, model = Recipe(**{"sparsity": 0.37} | fields), tiny_model("llama", layers=1)
         for linear in compress_(model, recipe, tokens(2, 16)).linears:
             n, k = linear.shape
-            assert round(linear.sparsity * n * k) == least_pruned(recipe, linear.shape)
-    assert least_pruned(Recipe(pattern="1:4"), (3, 10)) == 3 * (3 + 3 + 1)
-    assert least_pruned(Recipe(pattern="3:4"), (3, 5)) == 3
+            assert round(linear.sparsity * n * k) == promised(recipe, linear.shape)
 
 
-def test_a_linear_that_holds_too_few_zeros_fails(generator, monkeypatch):
-    packed = pack_pruned(torch.randn(4, 8, generator=generator), torch.ones(4, 8, dtype=torch.bool), torch.float32)
-    require_pruned_as_named("up", packed, 0)
-    with pytest.raises(RuntimeError, match=r"up: the packed weight must hold the 3 zeros of 32 .*, got 0"):
-        require_pruned_as_named("up", packed, 3)
+#: fields, shape, zeros that are promised in all.
+PROMISES = [
+    ({"sparsity": 0.5}, (4, 3), 4),  # 1 of the 3 of each row
+    ({"sparsity": 0.5, "scope": "matrix"}, (3, 3), 4),  # 4 of 9
+    ({"sparsity": 0.3}, (4, 3), 0),
+    ({"sparsity": 0.29}, (2, 100), 58),  # 0.29 * 100 is 28.999999999999996
+    ({"sparsity": 1 / 3}, (2, 3), 2),
+    ({"sparsity": 0.999}, (2, 1000), 1998),
+    ({"sparsity": 0.999}, (2, 999), 1996),
+    ({"sparsity": 0.999}, (2, 8), 14),
+    ({"sparsity": 0.999, "scope": "matrix"}, (2, 8), 15),
+    ({"pattern": "1:4"}, (3, 10), 3 * (3 + 3 + 1)),  # the last 2 keep ceil(2 / 4)
+    ({"pattern": "1:4"}, (3, 3), 3 * 2),
+    ({"pattern": "1:4"}, (3, 9), 3 * 6),  # the last 1 stays
+    ({"pattern": "3:4"}, (3, 5), 3),
+    ({"pattern": "2:4"}, (2, 7), 2 * 3),
+    ({"method": "sparsegpt", "sparsity": 0.5, "block_size": 4}, (3, 9), 6 + 6 + 1),
+    ({"method": "sparsegpt", "sparsity": 0.999, "block_size": 4}, (3, 9), 11 + 11 + 2),
+    ({"sparsity": 0.5}, (0, 8), 0),
+    ({"sparsity": 0.5}, (3, 0), 0),
+]
+
+
+@pytest.mark.parametrize(("fields", "shape", "zeros"), PROMISES)
+def test_what_is_promised_is_what_is_pruned_and_one_less_fails(fields, shape, zeros, generator):
+    recipe = Recipe(**({} if "method" in fields else {"score": "magnitude"}) | fields)
+    assert promised(recipe, shape) == zeros
+    weight = torch.randn(shape, generator=generator) + 3  # no zeros of its own
+    if recipe.score == "sparsegpt":
+        mask = obs_sweep(weight, torch.eye(shape[1]), sparsity=recipe.sparsity, block_size=recipe.block_size).mask
+    else:
+        mask = choose_mask(weight, recipe, None).mask
+    assert int((~mask).sum()) == zeros
+    require_pruned_as_named("up", pack_pruned(weight, mask, torch.float32), recipe)
+    for row, column in (~mask).nonzero().tolist()[:: max(zeros // 8, 1)]:
+        spoiled = mask.clone()
+        spoiled[row, column] = True
+        with pytest.raises(RuntimeError, match=r"up: .* of the packed weight must hold the \d+ zeros of \d+ weights"):
+            require_pruned_as_named("up", pack_pruned(weight, spoiled, torch.float32), recipe)
+
+
+def test_zeros_of_one_unit_do_not_count_for_another(generator):
+    weight, everything = torch.randn(4, 8, generator=generator), torch.ones(4, 8, dtype=torch.bool)
+
+    def refused(recipe, zeros, message, pruned=None):
+        mask = everything.clone()
+        mask[zeros] = False
+        with pytest.raises(RuntimeError, match=message):
+            require_pruned_as_named("up", pack_pruned(weight, mask, torch.float32), recipe, pruned)
+
+    half = (slice(0, 2), slice(None))  # as many as 50 % asks for, all in two rows
+    refused(Recipe(sparsity=0.5), half, r"up: row 2 of the packed weight must hold the 4 zeros of 8 weights .*, got 0")
+    refused(Recipe(sparsity=0.5), half, r"row 2 .* the 3 zeros of 8 .*, got 0", pruned=13)
+    refused(Recipe(pattern="2:4"), (slice(None), slice(0, 4)), "row 0, group 1 .* the 2 zeros of 4 weights .*, got 0")
+    refused(Recipe(pattern="2:6"), (slice(None), slice(0, 6)), "the last group of row 0 .* the 1 zeros of 2 .*, got 0")
+    swept = Recipe.from_preset("sparsegpt", block_size=4)
+    refused(swept, (slice(None), slice(0, 4)), "columns 4 to 7 .* the 8 zeros of 16 weights .*, got 0")
+    whole = Recipe(sparsity=0.5, scope="matrix")
+    refused(whole, (slice(0, 1), slice(None)), "up: all of the packed weight must hold the 16 zeros of 32 .*, got 8")
+
+
+def test_a_share_is_meant_as_it_is_written():
+    for total in (*range(130), 999, 1000, 4096 * 11008):
+        for thousandths in range(0, 1000, 1 if total < 130 else 37):
+            assert share_of(total, thousandths / 1000) == total * thousandths // 1000
+        for parts in range(1, 13):
+            assert share_of(total * parts, 1 / parts) == total
+    assert share_of(100, 0.28999999999999) == 28 and share_of(5, 1.0) == 5
+
+
+def test_what_rounding_down_leaves_is_said():
+    assert rounding_note(Recipe(sparsity=0.5), (4, 100)) == []
+    note = "sparsity 0.333 instead of 0.5: counts are rounded down ([4, 3])"
+    assert rounding_note(Recipe(sparsity=0.5), (4, 3)) == [note]
+    assert rounding_note(Recipe(pattern="1:4"), (3, 10)) == [
+        "sparsity 0.700 instead of 0.75: counts are rounded down ([3, 10])"
+    ]
+    report = compress_(tiny_model("llama", layers=1), Recipe(score="magnitude", pattern="1:60"))
+    notes = {x.fqn.rsplit(".", 1)[1]: x.notes for x in report.linears}
+    assert notes["up_proj"] == ("sparsity 0.969 instead of 0.983333: counts are rounded down ([96, 64])",)
+    assert notes["down_proj"] == ()
+
+
+def test_a_linear_that_holds_too_few_zeros_fails(monkeypatch):
     from prism_llm.pipeline import layer
 
     everything = lambda dense, *rest: (torch.ones_like(dense, dtype=torch.bool), None)  # noqa: E731
     monkeypatch.setattr(layer, "choose_mask", everything)
-    with pytest.raises(RuntimeError, match=r"q_proj: the packed weight must hold the \d+ zeros"):
+    with pytest.raises(RuntimeError, match=r"q_proj: row 0 of the packed weight must hold the 32 zeros of 64"):
         compress_(tiny_model("llama", layers=1), "wanda", tokens(2, 16))

@@ -108,20 +108,33 @@ def bitmap_quantized(m, bits, dtype=torch.bfloat16, n=14336, k=4096, group_size=
     return lambda op: op(empty(m, k, dtype=dtype), *weight, None, n, bits, group_size, "uniform", None)
 
 
-def sparse_rows(m, n=14336, k=4096):
-    weight = (
+def sparse_rows_weight(n=14336, k=4096):
+    return (
         empty(n * k // 2, dtype=torch.bfloat16),
         empty(n * k // 2, dtype=torch.int16),
         empty(n + 1, dtype=torch.int32),
     )
-    return lambda op: op(empty(m, k, dtype=torch.bfloat16), *weight, None)
+
+
+def sparse_rows(m, n=14336, k=4096):
+    return lambda op: op(empty(m, k, dtype=torch.bfloat16), *sparse_rows_weight(n, k), None)
+
+
+def tiles_weight(n=14336, k=4096):
+    return (
+        empty(n // 16, k // 16, dtype=torch.uint8),
+        empty(n * k // 512, 32, dtype=torch.uint8),
+        empty(n * k // 2, dtype=torch.bfloat16),
+        empty(n // 16 + 1, 2, dtype=torch.int64),
+    )
 
 
 def tiles(n=14336, k=4096):
-    stored = empty(n // 16, k // 16, dtype=torch.uint8), empty(n * k // 512, 32, dtype=torch.uint8)
-    return lambda op: op(
-        *stored, empty(n * k // 2, dtype=torch.bfloat16), empty(n // 16 + 1, 2, dtype=torch.int64), n, k
-    )
+    return lambda op: op(*tiles_weight(n, k), n, k)
+
+
+def tiled(m, dtype=torch.bfloat16, n=14336, k=4096):
+    return lambda op: op(empty(m, k, dtype=dtype), *tiles_weight(n, k), None, n)
 
 
 SCORES = empty(4096, 4096, dtype=torch.float32)
@@ -156,7 +169,18 @@ CASES = [
     Case("bitmap_dual_shift_dequantize", "int4", lambda op: op(*bitmap_codes(4096, 4096, 4, 64), 4096, 4, 64, "uniform",
          torch.bfloat16), "_bitmap_dequantize_kernel", 200, 32 << 10),
     Case("csr_linear", "m=1", sparse_rows(1), "_csr_linear_kernel", 64, 1 << 10, patterns=(), fast=(90,)),
-    Case("csr_linear", "m=16", sparse_rows(16), "_csr_linear_kernel", 128, 16 << 10, patterns=()),
+    Case("csr_linear", "m=16", sparse_rows(16), "_csr_tokens_kernel", 128, 16 << 10, patterns=(WIDE_LOADS,)),
+    Case("csr_unpack", "bf16", lambda op: op(*sparse_rows_weight(), 4096), "_csr_unpack_kernel", 64, 1 << 10,
+         patterns=(), fast=(90,)),
+    Case("dual_shift_pack", "int4", lambda op: op(empty(4096, 4096, dtype=torch.uint8), 4), "_dual_shift_pack_kernel",
+         128, 32 << 10, patterns=(), fast=(90,)),
+    Case("dual_shift_pack", "int3", lambda op: op(empty(4096, 4096, dtype=torch.uint8), 3), "_dual_shift_pack_kernel",
+         128, 32 << 10, patterns=()),
+    Case("dual_shift_unpack", "int4", lambda op: op(dual_shift(4096, 4096, 4, 64)[0], 4096, 4096, 4),
+         "_dual_shift_unpack_kernel", 96, 32 << 10, patterns=WIDE, fast=(90,)),
+    Case("tiered_linear", "m=1", tiled(1), "_tiered_linear_kernel", 200, 48 << 10, tensor_cores=True, patterns=(),
+         fast=(90,)),
+    Case("tiered_linear", "m=16 fp32", tiled(16, torch.float32), "_tiered_linear_kernel", 200, 64 << 10, patterns=()),
     Case("tiered_unpack", "bf16", tiles(), "_tiered_unpack_kernel", 128, 32 << 10, patterns=(), fast=(90,)),
     Case("nm_mask", "2:4", lambda op: op(SCORES, 2, 4), "_nm_mask_kernel", 96, 16 << 10),
     Case("topk_mask", "rows", lambda op: op(SCORES, 2048, "row"), "_write_kernel", 112, 32 << 10, fast=(90,)),

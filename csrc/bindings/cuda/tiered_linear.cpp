@@ -19,8 +19,10 @@ Tensor TieredLinearCuda(const Tensor& x, const Tensor& tiers, const Tensor& mask
   }
   const CurrentStream current(x);
   Tensor y = torch::stable::new_empty(x, {m, n});
-  const cuda::TieredLinearArgs args = {x.const_data_ptr(), bias.has_value() ? bias->const_data_ptr() : nullptr,
+  cuda::TieredLinearArgs args = {x.const_data_ptr(), bias.has_value() ? bias->const_data_ptr() : nullptr,
                                        y.mutable_data_ptr(), m, dtype};
+  Tensor scratch = torch::stable::new_empty(x, {cuda::TieredLinearScratch(weight, args)});
+  args.scratch = scratch.mutable_data_ptr();
   CheckLaunch(cuda::TieredLinear(weight, args, current.stream), op);
   return y;
 }

@@ -354,9 +354,9 @@ class BitmapCodesSource {
       const uint32_t entry = *reinterpret_cast<const uint32_t*>(table_ + (row == 0 ? low : high));
       // Bytes in the order of the quad, columns 0, 2, 1, 3; their high halves are anything.
       const uint32_t bytes = Permute(Permute(codes, zero_[row], 0x4210), codes >> 4, entry);
-      const uint32_t minus = minus_[row] | (Half::kInteger | 0x80008000u);
-      fragment[row] = Half::Fma(AndOr(bytes, 0x000f000fu, Half::kInteger), Half::kOne, minus);
-      fragment[2 + row] = Half::Fma(AndOr(bytes >> 8, 0x000f000fu, Half::kInteger), Half::kOne, minus);
+      const uint32_t minus = minus_[row] | (Half::kCodeBase | 0x80008000u);
+      fragment[row] = Half::Fma(AndOr(bytes, 0x000f000fu, Half::kCodeBase), Half::kOnes, minus);
+      fragment[2 + row] = Half::Fma(AndOr(bytes >> 8, 0x000f000fu, Half::kCodeBase), Half::kOnes, minus);
       codes >>= entry >> 16;
     }
   }

@@ -52,6 +52,14 @@ inline int NumMultiprocessors() {
   return count;
 }
 
+// Of a block that asks for them.
+inline int MostSharedBytes() {
+  int device = 0, bytes = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  return bytes;
+}
+
 // The number of blocks of this kernel that the device holds at once.
 template <class... Parameters>
 cudaError_t CooperativeBlocks(void (*kernel)(Parameters...), int threads, size_t shared_bytes, int* blocks) {

@@ -30,30 +30,10 @@
 //
 // Where k is no multiple of 32 the caller pads x with zeros (PadActivations). Rows past n are computed and not stored.
 #pragma once
-#include "../../common/panels.h"
-#include "ptx.cuh"
+#include "arithmetic.cuh"
+#include "linear_output.cuh"
 
 namespace prism::cuda {
-
-// What is multiplied: x, already rounded to 16 bits, and the pairs that a Source makes.
-struct BFloat16Arithmetic {
-  static constexpr DType kDType = DType::kBFloat16;
-  static __device__ void Multiply(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) { MmaBf16(d, a, b); }
-  static __device__ uint32_t Fma(uint32_t a, uint32_t b, uint32_t c) { return FmaBf16(a, b, c); }
-  static __device__ uint32_t Pack(float low, float high) { return PackBf16(low, high); }
-  static __device__ uint32_t Scale(uint32_t x, uint32_t column_scale) { return FmaBf16(x, column_scale, 0x80008000u); }
-};
-
-struct Float16Arithmetic {
-  static constexpr DType kDType = DType::kFloat16;
-  static __device__ void Multiply(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) { MmaFp16(d, a, b); }
-  static __device__ uint32_t Fma(uint32_t a, uint32_t b, uint32_t c) { return FmaFp16(a, b, c); }
-  static __device__ uint32_t Pack(float low, float high) { return PackFp16(low, high); }
-  static __device__ uint32_t Scale(uint32_t x, uint32_t column_scale) {  // of bfloat16; the product is exact in float32
-    const float2 values = UnpackFp16(x);
-    return PackFp16(values.x * __uint_as_float(column_scale << 16), values.y * __uint_as_float(column_scale & 0xffff0000u));
-  }
-};
 
 struct DenseFragment {
   uint32_t a[2][4];
@@ -68,46 +48,14 @@ struct DenseFragment {
 struct PanelLinearArgs {
   const void* x = nullptr;                 // [m, k] of the arithmetic's dtype, rows aligned to 16 bytes
   const uint16_t* column_scale = nullptr;  // bfloat16 [k], aligned; x * column_scale is rounded to the dtype of x; null: 1
-  const float* token_scale = nullptr;      // [m]; null: 1
-  const void* bias = nullptr;              // [n] of y_dtype, or null
-  void* y = nullptr;                       // [m, n] of y_dtype
-  DType y_dtype = DType::kBFloat16;
-  int64_t m = 0, n = 0;
-  int k = 0;                   // a multiple of 32
-  int group_blocks = 0;        // blocks of 32 columns that share a scale; 0: the whole row
-  float* workspace = nullptr;  // float32, PanelLinearWorkspace() elements; null where there are none
-  int splits = 1;              // set by the launch
+  LinearOutput out;                        // its partial: PartialFloats(splits, m, n), or null where k is not split
+  int k = 0;             // a multiple of 32
+  int group_blocks = 0;  // blocks of 32 columns that share a scale; 0: the whole row
+  int splits = 1;        // set by the launch
 };
 
 // Panels that one warp multiplies together: they share its fragments of x.
 inline constexpr int kPanelsPerWarp = 2;
-
-// Eight 16-bit values of a row of length k from `column` on, 0 past its end; `aligned`: k is a multiple of 8 and the row
-// begins at a multiple of 16 bytes. For kernels that do not ask for padded rows.
-__device__ inline uint4 LoadEightOfRow(const uint16_t* row, int64_t column, int64_t k, bool aligned) {
-  if (column >= k) return make_uint4(0, 0, 0, 0);
-  if (aligned) return __ldg(reinterpret_cast<const uint4*>(row + column));
-  uint32_t values[8];
-  for (int i = 0; i < 8; ++i) values[i] = column + i < k ? row[column + i] : 0u;
-  return make_uint4(values[0] | values[1] << 16, values[2] | values[3] << 16, values[4] | values[5] << 16,
-                    values[6] | values[7] << 16);
-}
-
-// Eight 16-bit values, aligned.
-__device__ inline uint4 LoadEight(const uint16_t* at) { return __ldg(reinterpret_cast<const uint4*>(at)); }
-
-template <class Arithmetic>
-__device__ uint4 ScaleEight(uint4 x, uint4 scale) {
-  return make_uint4(Arithmetic::Scale(x.x, scale.x), Arithmetic::Scale(x.y, scale.y), Arithmetic::Scale(x.z, scale.z),
-                    Arithmetic::Scale(x.w, scale.w));
-}
-
-// The float32 sum of one output, finished: token scale, bias, one rounding.
-__device__ inline void StoreOutput(const PanelLinearArgs& a, int64_t token, int64_t row, float sum) {
-  if (a.token_scale != nullptr) sum *= a.token_scale[token];
-  if (a.bias != nullptr) sum += LoadFloat(a.bias, a.y_dtype, row);
-  StoreFloat(sum, a.y, a.y_dtype, token * a.n + row);
-}
 
 // Sums of kPanelsPerWarp panels x kTiles * 8 tokens, in the layout of d. Where a Source has scales, `group` collects the
 // current group and `total` the groups before it.
@@ -129,9 +77,9 @@ struct PanelSums {
     }
   }
 
-  __device__ float At(int panel, int tile, int i) const {
-    if constexpr (kScaled) return total[panel][tile][i];
-    return group[panel][tile][i];
+  __device__ const float (&Of(int panel, int tile) const)[4] {
+    if constexpr (kScaled) return total[panel][tile];
+    else return group[panel][tile];
   }
 };
 

@@ -9,7 +9,8 @@
 
 namespace prism::cuda {
 
-inline constexpr int kFewRowStride = 36;  // floats; 32 rows, padded so that stores meet no bank twice
+template <int kTiles>
+using FewSums = BlockSums<kPanelsPerWarp, 8 * kTiles>;
 
 // Blocks read ahead: what the registers hold.
 template <class Source>
@@ -31,12 +32,12 @@ class FewWarp {
                      unsigned char* shared)
       : scaled_(a.column_scale != nullptr),
         sources_{Source(weight, panel, begin, end, shared),
-                 Source(weight, min(panel + 1, NumPanels(a.n) - 1), begin, end, shared + Source::kSharedBytes)},
+                 Source(weight, min(panel + 1, NumPanels(a.out.n) - 1), begin, end, shared + Source::kSharedBytes)},
         group_end_(a.group_blocks, begin, end) {
     const int lane = threadIdx.x % 32, column = begin * static_cast<int>(kBlockColumns) + lane % 4 * 8;
 #pragma unroll
     for (int j = 0; j < kTiles; ++j) {
-      const int64_t token = min(static_cast<int64_t>(8 * j + lane / 4), a.m - 1);
+      const int64_t token = min(static_cast<int64_t>(8 * j + lane / 4), a.out.m - 1);
       x_[j] = static_cast<const uint16_t*>(a.x) + token * a.k + column;
     }
     column_scale_ = scaled_ ? a.column_scale + column : nullptr;
@@ -87,28 +88,10 @@ class FewWarp {
   GroupEnd group_end_;
 };
 
-// Sums of this warp to shared memory: [tokens, kFewRowStride], row r of the pair of panels at r.
-template <bool kScaled, int kTiles>
-__device__ void KeepSums(const PanelSums<kScaled, kTiles>& sums, float* kept) {
-  const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-#pragma unroll
-  for (int p = 0; p < kPanelsPerWarp; ++p) {
-#pragma unroll
-    for (int j = 0; j < kTiles; ++j) {
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        auto* at = kept + (8 * j + 2 * t + i) * kFewRowStride + static_cast<int>(kPanelRows) * p + 2 * g;
-        *reinterpret_cast<float2*>(at) = make_float2(sums.At(p, j, i), sums.At(p, j, i + 2));
-      }
-    }
-  }
-}
-
-// Grid: pairs of panels. Shared memory: the warps' sums [warps, 8 * kTiles, kFewRowStride], then kSharedBytes of each Source.
+// Grid: pairs of panels. Shared memory: the warps' sums FewSums, then kSharedBytes of each Source.
 template <class Source, class Arithmetic, int kTiles>
 __global__ void __launch_bounds__(Source::kFewWarps * 32) PanelLinearFewKernel(typename Source::Args weight, PanelLinearArgs a) {
   constexpr int kDepth = FewDepth<Source>(kTiles);
-  constexpr int kSumsPerWarp = 8 * kTiles * kFewRowStride;
   PRISM_DYNAMIC_SMEM(shared);
   auto* const kept = reinterpret_cast<float*>(shared);
   const int warp = threadIdx.x / 32, warps = blockDim.x / 32;
@@ -116,7 +99,7 @@ __global__ void __launch_bounds__(Source::kFewWarps * 32) PanelLinearFewKernel(t
   const int blocks = static_cast<int>(NumBlocks32(a.k)), begin = blocks * warp / warps, end = blocks * (warp + 1) / warps;
   PanelSums<Source::kScaled, kTiles> sums;
   if (begin < end) {
-    unsigned char* const own = shared + warps * kSumsPerWarp * 4 + warp * kPanelsPerWarp * Source::kSharedBytes;
+    unsigned char* const own = shared + warps * FewSums<kTiles>::kWarpFloats * 4 + warp * kPanelsPerWarp * Source::kSharedBytes;
     FewWarp<Source, Arithmetic, kTiles> work(weight, a, panel, begin, end, own);
     FewSlot<Source, kTiles> slots[kDepth];
 #pragma unroll
@@ -133,16 +116,13 @@ __global__ void __launch_bounds__(Source::kFewWarps * 32) PanelLinearFewKernel(t
       }
     }
   }
-  KeepSums(sums, kept + warp * kSumsPerWarp);
-  __syncthreads();
-  for (int i = threadIdx.x; i < 8 * kTiles * 32; i += blockDim.x) {
-    const int token = i / 32;
-    const int64_t row = panel * kPanelRows + i % 32;
-    if (token >= a.m || row >= a.n) continue;
-    float sum = 0.0f;
-    for (int w = 0; w < warps; ++w) sum += kept[w * kSumsPerWarp + token * kFewRowStride + i % 32];
-    StoreOutput(a, token, row, sum);
+#pragma unroll
+  for (int p = 0; p < kPanelsPerWarp; ++p) {
+#pragma unroll
+    for (int j = 0; j < kTiles; ++j) FewSums<kTiles>::Keep(kept + warp * FewSums<kTiles>::kWarpFloats, p, j, sums.Of(p, j));
   }
+  __syncthreads();
+  FewSums<kTiles>::Finish(a.out, a.out.dtype, kept, warps, 0, panel * kPanelRows);
 }
 
 }  // namespace prism::cuda

@@ -1,5 +1,5 @@
 // Which kernel of panel_mma.cuh runs, and its launch. Needs m, n and k of at least 1, and x as PanelLinearArgs say:
-// PadActivations makes it so where rows are not whole 16-byte vectors. panel_mma_sum.cu adds the sums of split k.
+// PadActivations makes it so where rows are not whole 16-byte vectors.
 #pragma once
 #include "panel_mma_few.cuh"
 #include "panel_mma_many.cuh"
@@ -7,35 +7,33 @@
 
 namespace prism::cuda {
 
-// y = the sums of split k in order, finished.
-cudaError_t PanelLinearSum(const PanelLinearArgs& args, cudaStream_t stream);
-
 template <class Source, class Arithmetic, int kTiles>
 cudaError_t LaunchFew(const typename Source::Args& weight, const PanelLinearArgs& a, cudaStream_t stream) {
-  const int64_t sets = CeilDiv(NumPanels(a.n), kPanelsPerWarp), share = CeilDiv(NumBlocks32(a.k), int64_t{4});
+  const int64_t sets = CeilDiv(NumPanels(a.out.n), kPanelsPerWarp), share = CeilDiv(NumBlocks32(a.k), int64_t{4});
   const int warps = static_cast<int>(min(share, static_cast<int64_t>(Source::kFewWarps)));
-  const size_t shared = static_cast<size_t>(warps) * (8 * kTiles * kFewRowStride * 4 + kPanelsPerWarp * Source::kSharedBytes);
+  const size_t shared = static_cast<size_t>(warps) * (FewSums<kTiles>::kWarpFloats * 4 + kPanelsPerWarp * Source::kSharedBytes);
   return Launch(PanelLinearFewKernel<Source, Arithmetic, kTiles>, static_cast<unsigned>(sets),
                 static_cast<unsigned>(warps * 32), shared, stream, weight, a);
 }
 
 template <class Source, class Arithmetic>
 cudaError_t LaunchMany(const typename Source::Args& weight, const PanelLinearArgs& a, cudaStream_t stream) {
-  const int64_t tiles = CeilDiv(a.m, kManyTokens) * CeilDiv(NumPanels(a.n), kManyPanels);
+  const int64_t tiles = CeilDiv(a.out.m, kManyTokens) * CeilDiv(NumPanels(a.out.n), kManyPanels);
   const size_t shared = static_cast<size_t>(kManyStages * kManyStageBytes + kManyPanels * Source::kSharedBytes);
   const cudaError_t error = Launch(PanelLinearManyKernel<Source, Arithmetic>,
                                    dim3(static_cast<unsigned>(tiles), static_cast<unsigned>(a.splits)), kManyThreads,
                                    shared, stream, weight, a);
-  return error != cudaSuccess || a.workspace == nullptr ? error : PanelLinearSum(a, stream);
+  return error != cudaSuccess || a.splits == 1 ? error : AddSplits(a.out, a.splits, stream);
 }
 
-// args.workspace: PanelLinearWorkspace(m, n, k) floats.
+// args.out.partial: PanelLinearWorkspace(m, n, k) floats.
 template <class Source, class Arithmetic>
 cudaError_t LaunchPanelLinear(const typename Source::Args& weight, PanelLinearArgs a, cudaStream_t stream) {
   if (a.group_blocks == 0) a.group_blocks = static_cast<int>(NumBlocks32(a.k));
-  a.splits = PanelLinearSplits(a.m, a.n, a.k);
-  if (a.m <= 8) return LaunchFew<Source, Arithmetic, 1>(weight, a, stream);
-  if (a.m <= kFewTokens) return LaunchFew<Source, Arithmetic, 2>(weight, a, stream);
+  a.splits = PanelLinearSplits(a.out.m, a.out.n, a.k);
+  if (a.splits == 1) a.out.partial = nullptr;
+  if (a.out.m <= 8) return LaunchFew<Source, Arithmetic, 1>(weight, a, stream);
+  if (a.out.m <= kFewTokens) return LaunchFew<Source, Arithmetic, 2>(weight, a, stream);
   return LaunchMany<Source, Arithmetic>(weight, a, stream);
 }
 

@@ -45,7 +45,7 @@ class ManyTokens {
       for (int i = 0; i < kPerThread; ++i) {
         const int token = token_ + i * kTokenStep;
         const auto* x = static_cast<const uint16_t*>(a_.x);
-        const bool live = first_ + token < a_.m && column < a_.k;
+        const bool live = first_ + token < a_.out.m && column < a_.k;
         CopyAsync16(At(stage, token), live ? x + (first_ + token) * a_.k + column : x, live ? 16 : 0);
       }
     }
@@ -112,46 +112,17 @@ __device__ void MultiplyMany(Source (&sources)[kPanelsPerWarp], const typename S
   }
 }
 
-// Finished outputs, or float32 partial sums [splits, m, 16 * panels].
-template <bool kScaled>
-__device__ void StoreMany(const PanelLinearArgs& a, const PanelSums<kScaled, kManyTiles>& sums, int64_t first_token,
-                          int64_t panel) {
-  const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-  const int64_t padded_n = NumPanels(a.n) * kPanelRows;
-#pragma unroll
-  for (int p = 0; p < kPanelsPerWarp; ++p) {
-    if (panel + p >= NumPanels(a.n)) continue;
-    const int64_t row = (panel + p) * kPanelRows + 2 * g;
-#pragma unroll
-    for (int j = 0; j < kManyTiles; ++j) {
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        const int64_t token = first_token + 8 * j + 2 * t + i;
-        if (token >= a.m) continue;
-        const float low = sums.At(p, j, i), high = sums.At(p, j, i + 2);
-        if (a.workspace != nullptr) {
-          float* const at = a.workspace + (blockIdx.y * a.m + token) * padded_n + row;
-          *reinterpret_cast<float2*>(at) = make_float2(low, high);
-        } else {
-          if (row < a.n) StoreOutput(a, token, row, low);
-          if (row + 1 < a.n) StoreOutput(a, token, row + 1, high);
-        }
-      }
-    }
-  }
-}
-
 // Grid: x: tiles of tokens (fastest) x sets of panels, y: splits of k. Shared memory: the stages, then the Sources'.
 template <class Source, class Arithmetic>
 __global__ void __launch_bounds__(kManyThreads) PanelLinearManyKernel(typename Source::Args weight, PanelLinearArgs a) {
   PRISM_DYNAMIC_SMEM(shared);
   const int warp = threadIdx.x / 32;
-  const int64_t token_tiles = CeilDiv(a.m, kManyTokens), first_token = blockIdx.x % token_tiles * kManyTokens;
-  const int64_t panel = blockIdx.x / token_tiles * kManyPanels + warp * kPanelsPerWarp, last = NumPanels(a.n) - 1;
+  const int64_t token_tiles = CeilDiv(a.out.m, kManyTokens), first_token = blockIdx.x % token_tiles * kManyTokens;
+  const int64_t panel = blockIdx.x / token_tiles * kManyPanels + warp * kPanelsPerWarp, last = NumPanels(a.out.n) - 1;
   const int blocks = static_cast<int>(NumBlocks32(a.k)), stages = (blocks + kManyBlocks - 1) / kManyBlocks;
   const int split = static_cast<int>(blockIdx.y), begin = stages * split / a.splits, end = stages * (split + 1) / a.splits;
   const int begin_block = begin * kManyBlocks, end_block = min(end * kManyBlocks, blocks);
-  const int live = static_cast<int>(min(CeilDiv(a.m - first_token, int64_t{8}), static_cast<int64_t>(kManyTiles)));
+  const int live = static_cast<int>(min(CeilDiv(a.out.m - first_token, int64_t{8}), static_cast<int64_t>(kManyTiles)));
   unsigned char* const own = shared + kManyStages * kManyStageBytes + warp * kPanelsPerWarp * Source::kSharedBytes;
   Source sources[kPanelsPerWarp] = {Source(weight, min(panel, last), begin_block, end_block, own),
                                     Source(weight, min(panel + 1, last), begin_block, end_block, own + Source::kSharedBytes)};
@@ -185,7 +156,13 @@ __global__ void __launch_bounds__(kManyThreads) PanelLinearManyKernel(typename S
     }
   }
   CopyAsyncWait<0>();
-  StoreMany(a, sums, first_token, panel);
+#pragma unroll
+  for (int p = 0; p < kPanelsPerWarp; ++p) {
+#pragma unroll
+    for (int j = 0; j < kManyTiles; ++j) {
+      StoreSums(a.out, a.out.dtype, sums.Of(p, j), first_token + 8 * j, (panel + p) * kPanelRows, split);
+    }
+  }
 }
 
 }  // namespace prism::cuda

@@ -1,7 +1,6 @@
 // How a linear over panels splits k, without the kernels: bindings allocate its workspace.
 #pragma once
-#include "../../common/panels.h"
-#include "launch.cuh"
+#include "linear_output.cuh"
 
 namespace prism::cuda {
 
@@ -19,8 +18,7 @@ inline int PanelLinearSplits(int64_t m, int64_t n, int64_t k) {
 
 // Floats of scratch that the launch needs, 0 for none.
 inline int64_t PanelLinearWorkspace(int64_t m, int64_t n, int64_t k) {
-  const int splits = PanelLinearSplits(m, n, k);
-  return splits == 1 ? 0 : splits * m * NumPanels(n) * kPanelRows;
+  return PartialFloats(PanelLinearSplits(m, n, k), m, n);
 }
 
 }  // namespace prism::cuda

@@ -27,6 +27,15 @@ __device__ inline void MmaFp16(float (&d)[4], const uint32_t (&a)[4], const uint
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
+// Bytes, summed exactly: a [16, 32] unsigned, b [32, 8] signed; with four neighbours of k to a register,
+//   a = {(g, 4t..4t+3), (g + 8, 4t..), (g, 4t + 16..), (g + 8, 4t + 16..)}, b = {(4t.., g), (4t + 16.., g)}, d as above in int32
+__device__ inline void MmaU8S8(int (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
 // A sparse [16, 32] times b [32, 8]. Of every 4 neighbours of a row of A, a quad, two are stored; with quads numbered 0 to 7
 // along the row,
 //   a = {(g, quad t), (g + 8, quad t), (g, quad t + 4), (g + 8, quad t + 4)}          each a pair, lower column in the low half
@@ -65,6 +74,21 @@ __device__ inline void LoadMatrix4(uint32_t (&r)[4], const void* shared_row) {
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
                : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(shared_row)))
                : "memory");
+}
+
+// ---- shared memory ----------------------------------------------------------------------------------------------------
+// An address of shared memory that the compiler takes as it is: from a pointer it derives the start of dynamic shared memory
+// anew for every scattered store, by a slow read of a special register (sm_90).
+using SharedAddress = uint32_t;
+__device__ inline SharedAddress ToShared(const void* at) {
+  SharedAddress address;
+  asm volatile("mov.b32 %0, %1;" : "=r"(address) : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(at))));
+  return address;
+}
+
+// Stores 2 bytes, `offset` bytes behind `at`.
+__device__ inline void StoreShared2(SharedAddress at, uint32_t offset, uint16_t value) {
+  asm volatile("st.shared.b16 [%0], %1;" ::"r"(at + offset), "h"(value) : "memory");
 }
 
 // ---- asynchronous copies from global to shared memory ---------------------------------------------------------------------
@@ -111,8 +135,8 @@ __device__ inline void Store16(void* at, uint4 value) {
 __device__ inline void PrefetchL2(const void* at) { asm volatile("prefetch.global.L2 [%0];" ::"l"(at)); }
 
 // ---- bytes and bits --------------------------------------------------------------------------------------------------------
-// Byte i is the one of (a, b) that nibble i of `selectors` counts, 0 to 7; what lies above the 4 nibbles is ignored. The
-// intrinsic __byte_perm masks its selectors first.
+// Byte i is the one of (a, b) that nibble i of `selectors` counts, 0 to 7; 8 + j repeats the sign of byte j: 0 or 255. What
+// lies above the 4 nibbles is ignored. The intrinsic __byte_perm masks its selectors first.
 __device__ inline uint32_t Permute(uint32_t a, uint32_t b, uint32_t selectors) {
   uint32_t bytes;
   asm("prmt.b32 %0, %1, %2, %3;" : "=r"(bytes) : "r"(a), "r"(b), "r"(selectors));
@@ -124,6 +148,25 @@ __device__ inline uint32_t AndOr(uint32_t a, uint32_t mask, uint32_t bits) {
   uint32_t result;
   asm("lop3.b32 %0, %1, %2, %3, 0xEA;" : "=r"(result) : "r"(a), "r"(mask), "r"(bits));
   return result;
+}
+
+// ---- lanes of a warp ---------------------------------------------------------------------------------------------------------
+// value + that of the lane `lanes` below; value where there is none. Two instructions: the shuffle says whether there is.
+__device__ inline int AddFromBelow(int value, int lanes) {
+  int sum;
+  asm volatile(
+      "{.reg .s32 below; .reg .pred there; shfl.sync.up.b32 below|there, %1, %2, 0, 0xffffffff; "
+      "@there add.s32 below, below, %1; mov.b32 %0, below;}"
+      : "=r"(sum)
+      : "r"(value), "r"(lanes));
+  return sum;
+}
+
+// The sum of all lanes' values, in one instruction.
+__device__ inline int AddUpWarp(int value) {
+  int sum;
+  asm volatile("redux.sync.add.s32 %0, %1, 0xffffffff;" : "=r"(sum) : "r"(value));
+  return sum;
 }
 
 // ---- pairs of 16-bit floats, low half first -------------------------------------------------------------------------------

@@ -10,44 +10,40 @@
 // Expected bound, not measured: memory at every m up to 64; the second kernel holds one block of 8 warps per multiprocessor
 // at 64 tokens, up to 36 KiB of weights under way.
 #pragma once
+#include "linear_output.cuh"
 #include "sparse24_mma.cuh"
 
 namespace prism::cuda {
 
-inline constexpr int kFewTokens = 8;
-inline constexpr int kFewPanels = 2, kMostFewWarps = 16;
+inline constexpr int kSparseFewTokens = 8;
+inline constexpr int kSparseFewPanels = 2, kMostFewWarps = 16;
 inline constexpr int kTiledThreads = 256, kTiledPanels = 8, kTiledTokens = 64;
 inline constexpr int kStageRow = kSparseTileColumns + 8;  // padded: 8 rows of ldmatrix then fall into different banks
 
-struct SparseOutput {
-  void* y;            // 16-bit [m, n]
-  const void* bias;   // 16-bit [n] or nullptr
-  float* partial;     // [splits, m, n], where splits > 1
-  int64_t m, n;
-};
+using SparseFewSums = BlockSums<kSparseFewPanels, kSparseFewTokens>;
 
 // One long body: what it prefetches, multiplies and adds lives in the same registers.
 template <class Source>
 __global__ void __launch_bounds__(32 * kMostFewWarps)
-    Sparse24FewTokensKernel(Source source, SparseActivations in, SparseOutput out, int64_t panels) {
+    Sparse24FewTokensKernel(Source source, SparseActivations in, LinearOutput out, int64_t panels) {
   using Arithmetic = typename Source::Arithmetic;
   PRISM_DYNAMIC_SMEM(shared);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
-  const int64_t panel = static_cast<int64_t>(blockIdx.x) * kFewPanels, last = panels - 1;
-  float sums[kFewPanels][4] = {};
+  const int64_t panel = static_cast<int64_t>(blockIdx.x) * kSparseFewPanels, last = panels - 1;
+  float sums[kSparseFewPanels][4] = {};
   struct Stage {
-    typename Source::Tile tiles[kFewPanels];
+    typename Source::Tile tiles[kSparseFewPanels];
     uint4 x[2], column_scale[2];
   };
   const auto load = [&](int64_t tile) {
     Stage stage;
 #pragma unroll
-    for (int i = 0; i < kFewPanels; ++i) stage.tiles[i] = source.Load(min(panel + i, last), tile, lane);
+    for (int i = 0; i < kSparseFewPanels; ++i) stage.tiles[i] = source.Load(min(panel + i, last), tile, lane);
 #pragma unroll
     for (int step = 0; step < 2; ++step) {
       const int64_t column = tile * kSparseTileColumns + step * kSparseStepColumns + 8 * (lane % 4);
       stage.x[step] = LoadActivations(in, lane / 4, column);
-      if (Source::kScaled) stage.column_scale[step] = LoadEight(in.column_scale, column, in.k, in.vectors);
+      if (Source::kScaled) stage.column_scale[step] = LoadEightOfRow(in.column_scale, column, in.k, in.vectors);
     }
     return stage;
   };
@@ -61,7 +57,7 @@ __global__ void __launch_bounds__(32 * kMostFewWarps)
       ExchangeHalves(x, b[step]);
     }
 #pragma unroll
-    for (int i = 0; i < kFewPanels; ++i) {
+    for (int i = 0; i < kSparseFewPanels; ++i) {
       uint32_t a[2][4];
 #pragma unroll
       for (int step = 0; step < 2; ++step) Source::Decode(now.tiles[i], step, lane, a[step]);
@@ -76,22 +72,11 @@ __global__ void __launch_bounds__(32 * kMostFewWarps)
     consume(even, tile);
     consume(odd, tile + warps);
   }
-  auto* const parts = reinterpret_cast<float4*>(shared);  // [warps, 2 panels, 32 lanes]
+  auto* const kept = reinterpret_cast<float*>(shared);
 #pragma unroll
-  for (int i = 0; i < kFewPanels; ++i) {
-    parts[(warp * kFewPanels + i) * 32 + lane] = make_float4(sums[i][0], sums[i][1], sums[i][2], sums[i][3]);
-  }
+  for (int i = 0; i < kSparseFewPanels; ++i) SparseFewSums::Keep(kept + warp * SparseFewSums::kWarpFloats, i, 0, sums[i]);
   __syncthreads();
-  for (int i = threadIdx.x; i < kFewTokens * kFewPanels * kPanelRows; i += blockDim.x) {
-    const int token = i / (kFewPanels * kPanelRows), row = i % (kFewPanels * kPanelRows);
-    const int64_t column = panel * kPanelRows + row;
-    if (token >= out.m || column >= out.n) continue;
-    const int from = row / 16 * 128 + (row % 16 / 2 * 4 + token / 2) * 4 + row % 2 * 2 + token % 2;
-    float sum = 0;
-    for (int w = 0; w < warps; ++w) sum = __fadd_rn(sum, reinterpret_cast<const float*>(shared)[w * kFewPanels * 128 + from]);
-    if (out.bias != nullptr) sum = __fadd_rn(sum, Arithmetic::ToFloat(static_cast<const uint16_t*>(out.bias)[column]));
-    static_cast<uint16_t*>(out.y)[token * out.n + column] = Arithmetic::FromFloat(sum);
-  }
+  SparseFewSums::Finish(out, Arithmetic::kDType, kept, warps, 0, panel * kPanelRows);
 }
 
 // Shared memory of the kernel below: two stages of two tiles of activations; later the sums of the second group of warps.
@@ -101,27 +86,10 @@ constexpr size_t TiledSharedBytes() {
   return stages > sums ? stages : sums;
 }
 
-// Writes the sums of one panel and 8 tokens, or leaves them as a part of k.
-template <class Arithmetic>
-__device__ void StoreSparse(const SparseOutput& out, const float (&sums)[4], int64_t row, int64_t token, int64_t split) {
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const int64_t column = row + i / 2, at = (token + i % 2) * out.n + column;
-    if (token + i % 2 >= out.m || column >= out.n) continue;
-    if (out.partial != nullptr) {
-      out.partial[split * out.m * out.n + at] = sums[i];
-      continue;
-    }
-    const auto* const bias = static_cast<const uint16_t*>(out.bias);
-    const float shifted = bias == nullptr ? sums[i] : __fadd_rn(sums[i], Arithmetic::ToFloat(bias[column]));
-    static_cast<uint16_t*>(out.y)[at] = Arithmetic::FromFloat(shifted);
-  }
-}
-
 // One long body: all of its parts live in the same registers, up to 254 of them for codes and 64 tokens.
 template <class Source, int kTokenTiles>
 __global__ void __launch_bounds__(kTiledThreads)
-    Sparse24TiledKernel(Source source, SparseActivations in, SparseOutput out, int64_t panels, int64_t tiles_per_split) {
+    Sparse24TiledKernel(Source source, SparseActivations in, LinearOutput out, int64_t panels, int64_t tiles_per_split) {
   using Arithmetic = typename Source::Arithmetic;
   constexpr int kTokens = 8 * kTokenTiles, kChunks = kTokenTiles / 2;
   constexpr int kStage = 2 * kTokens * kStageRow;  // elements
@@ -142,7 +110,7 @@ __global__ void __launch_bounds__(kTiledThreads)
       const int64_t token = first_token + chunk_token + 16 * i;
       x[i] = token < limit ? LoadActivations(in, token, column) : make_uint4(0, 0, 0, 0);
     }
-    if (Source::kScaled) column_scale = LoadEight(in.column_scale, column, in.k, in.vectors);
+    if (Source::kScaled) column_scale = LoadEightOfRow(in.column_scale, column, in.k, in.vectors);
   };
   struct Weights {
     typename Source::Tile tiles[2];
@@ -212,34 +180,21 @@ __global__ void __launch_bounds__(kTiledThreads)
     const float4 other = others[i * 32];
     own[0] = __fadd_rn(own[0], other.x), own[1] = __fadd_rn(own[1], other.y);
     own[2] = __fadd_rn(own[2], other.z), own[3] = __fadd_rn(own[3], other.w);
-    if (panel + i / kTokenTiles > last) continue;
-    const int64_t row = (panel + i / kTokenTiles) * kPanelRows + lane / 4 * 2;
-    StoreSparse<Arithmetic>(out, own, row, first_token + i % kTokenTiles * 8 + lane % 4 * 2, blockIdx.y);
+    StoreSums(out, Arithmetic::kDType, own, first_token + i % kTokenTiles * 8, (panel + i / kTokenTiles) * kPanelRows, blockIdx.y);
   }
-}
-
-template <class Arithmetic>
-__global__ void Sparse24SumSplitsKernel(const float* __restrict__ partial, const uint16_t* __restrict__ bias, int splits,
-                                        int64_t m, int64_t n, uint16_t* __restrict__ y) {
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (i >= m * n) return;
-  float sum = partial[i];
-  for (int split = 1; split < splits; ++split) sum = __fadd_rn(sum, partial[split * m * n + i]);
-  if (bias != nullptr) sum = __fadd_rn(sum, Arithmetic::ToFloat(bias[i % n]));
-  y[i] = Arithmetic::FromFloat(sum);
 }
 
 // Into how many parts k is split: as many blocks as multiprocessors hold at once (registers allow two of up to 32 tokens, one
 // of 64), and at least 8 tiles to each.
 inline int SparseSplits(int64_t m, int64_t n, int64_t k) {
-  if (m <= kFewTokens) return 1;
+  if (m <= kSparseFewTokens) return 1;
   const int64_t blocks = CeilDiv(NumPanels(n), kTiledPanels) * CeilDiv(m, kTiledTokens), tiles = NumSparseTiles(k);
   const int64_t resident = (m <= kTiledTokens / 2 ? 2 : 1) * NumMultiprocessors(), wanted = resident / max(blocks, int64_t{1});
   return static_cast<int>(max(min(wanted, tiles / 8), int64_t{1}));
 }
 
 template <class Source, int kTokenTiles>
-cudaError_t LaunchTiled(const Source& source, const SparseActivations& in, const SparseOutput& out, int splits,
+cudaError_t LaunchTiled(const Source& source, const SparseActivations& in, const LinearOutput& out, int splits,
                         cudaStream_t stream) {
   const int64_t panels = NumPanels(out.n);
   const int64_t tiles = CeilDiv(CeilDiv(source.tiles, splits), 2) * 2;  // of a split
@@ -249,15 +204,15 @@ cudaError_t LaunchTiled(const Source& source, const SparseActivations& in, const
                 in, out, panels, tiles);
 }
 
-// `partial` holds SparseSplits(m, n, k) * m * n floats where that is more than one split. m, n and k are at least 1.
+// out.partial: PartialFloats(SparseSplits(m, n, k), m, n). m, n and k are at least 1.
 template <class Source>
-cudaError_t RunSparseLinear(const Source& source, const SparseActivations& in, SparseOutput out, cudaStream_t stream) {
+cudaError_t RunSparseLinear(const Source& source, const SparseActivations& in, LinearOutput out, cudaStream_t stream) {
   const int64_t panels = NumPanels(out.n);
-  if (in.m <= kFewTokens) {
-    const int64_t blocks = CeilDiv(panels, kFewPanels);
+  if (in.m <= kSparseFewTokens) {
+    const int64_t blocks = CeilDiv(panels, kSparseFewPanels);
     const int warps = blocks >= 2 * NumMultiprocessors() ? kMostFewWarps / 2 : kMostFewWarps;
     return Launch(Sparse24FewTokensKernel<Source>, static_cast<unsigned>(blocks), 32 * warps,
-                  warps * kFewPanels * 32 * sizeof(float4), stream, source, in, out, panels);
+                  warps * SparseFewSums::kWarpFloats * sizeof(float), stream, source, in, out, panels);
   }
   const int splits = SparseSplits(in.m, out.n, in.k);
   if (splits == 1) out.partial = nullptr;
@@ -271,13 +226,7 @@ cudaError_t RunSparseLinear(const Source& source, const SparseActivations& in, S
   } else {
     error = LaunchTiled<Source, 8>(source, in, out, splits, stream);
   }
-  if (error != cudaSuccess || splits == 1) return error;
-  constexpr int kThreads = 256;
-  return Launch(Sparse24SumSplitsKernel<typename Source::Arithmetic>, static_cast<unsigned>(CeilDiv(out.m * out.n, kThreads)),
-                kThreads, 0, stream, out.partial, static_cast<const uint16_t*>(out.bias), splits, out.m, out.n,
-                static_cast<uint16_t*>(out.y));
+  return error != cudaSuccess || splits == 1 ? error : AddSplits(out, splits, stream);
 }
-
-inline bool Aligned16(const void* at) { return reinterpret_cast<uintptr_t>(at) % 16 == 0; }
 
 }  // namespace prism::cuda

@@ -2,43 +2,10 @@
 // common/sparse24.cuh, 16-bit values and 4-bit codes with a scale and a zero point per row and group. Both are read as they lie;
 // of a group the sums are scaled, so that factors stay exact: a code minus its zero point is a small whole number.
 #pragma once
-#include "ptx.cuh"
+#include "arithmetic.cuh"
 #include "sparse24.cuh"
 
 namespace prism::cuda {
-
-struct SparseBf16 {
-  static constexpr uint32_t kOnes = 0x3f803f80u;
-  static constexpr uint32_t kCodeBase = 0x43004300u;  // 128 + code, the code in the low bits
-  static constexpr uint32_t kZeroBase = 0xc300c300u;  // -(128 + zero point)
-  __device__ static float ToFloat(uint32_t bits) { return BFloat16ToFloat(static_cast<uint16_t>(bits)); }
-  __device__ static uint16_t FromFloat(float value) { return FloatToBFloat16(value); }
-  __device__ static uint32_t Add(uint32_t a, uint32_t b) { return FmaBf16(a, kOnes, b); }
-  // x * column_scale of a pair, rounded once; adding -0 keeps every zero as it is.
-  __device__ static uint32_t Scale(uint32_t x, uint32_t column_scale) { return FmaBf16(x, column_scale, 0x80008000u); }
-  template <int kSelector>
-  __device__ static void Mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[4], uint32_t columns) {
-    MmaSparseBf16<kSelector>(d, a, b, columns);
-  }
-};
-
-struct SparseFp16 {
-  static constexpr uint32_t kOnes = 0x3c003c00u;
-  static constexpr uint32_t kCodeBase = 0x64006400u;  // 1024 + code
-  static constexpr uint32_t kZeroBase = 0xe400e400u;
-  __device__ static float ToFloat(uint32_t bits) { return Float16ToFloat(static_cast<uint16_t>(bits)); }
-  __device__ static uint16_t FromFloat(float value) { return FloatToFloat16(value); }
-  __device__ static uint32_t Add(uint32_t a, uint32_t b) { return FmaFp16(a, kOnes, b); }
-  // Through float32: a bfloat16 scale may lie outside the range of float16 where the product does not.
-  __device__ static uint32_t Scale(uint32_t x, uint32_t column_scale) {
-    return PackFp16(ToFloat(x & 0xffffu) * BitsToFloat(column_scale << 16),
-                    ToFloat(x >> 16) * BitsToFloat(column_scale & 0xffff0000u));
-  }
-  template <int kSelector>
-  __device__ static void Mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[4], uint32_t columns) {
-    MmaSparseFp16<kSelector>(d, a, b, columns);
-  }
-};
 
 // ---- operand B ----------------------------------------------------------------------------------------------------------
 struct SparseActivations {
@@ -48,29 +15,10 @@ struct SparseActivations {
   bool vectors;  // k is a multiple of 8 and both pointers are aligned to 16 bytes
 };
 
-__device__ inline uint4 LoadEight(const uint16_t* row, int64_t column, int64_t k, bool vectors) {
-  if (column >= k) return make_uint4(0, 0, 0, 0);
-  if (vectors) return *reinterpret_cast<const uint4*>(row + column);
-  uint32_t pairs[4];
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const int64_t first = column + 2 * i;
-    pairs[i] = first < k ? row[first] : 0u;
-    if (first + 1 < k) pairs[i] |= static_cast<uint32_t>(row[first + 1]) << 16;
-  }
-  return make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
-}
-
 // x[token, column..column + 7], 0 past either end; `column` is a multiple of 8.
 __device__ inline uint4 LoadActivations(const SparseActivations& in, int64_t token, int64_t column) {
   if (token >= in.m) return make_uint4(0, 0, 0, 0);
-  return LoadEight(in.x + token * in.k, column, in.k, in.vectors);
-}
-
-template <class Arithmetic>
-__device__ uint4 ScaleEight(uint4 x, uint4 column_scale) {
-  return make_uint4(Arithmetic::Scale(x.x, column_scale.x), Arithmetic::Scale(x.y, column_scale.y),
-                    Arithmetic::Scale(x.z, column_scale.z), Arithmetic::Scale(x.w, column_scale.w));
+  return LoadEightOfRow(in.x + token * in.k, column, in.k, in.vectors);
 }
 
 // Lane 4 g + t holds columns 8 t.. of a step of token g. Of its own two quads it keeps the half of the columns that its
@@ -149,11 +97,10 @@ struct SparseCodes {
   }
   __device__ static void Decode(const Tile& tile, int step, int, uint32_t (&a)[4]) {
     const uint32_t word = step == 0 ? tile.words.x : tile.words.y, zeros = tile.zeros[kGroups == 1 ? 0 : step];
-    const uint32_t even = Arithmetic::kZeroBase | (zeros & 15u) * 0x00010001u;
-    const uint32_t odd = Arithmetic::kZeroBase | (zeros >> 8) * 0x00010001u;
+    const uint32_t even = MinusZeros<Arithmetic>(zeros & 15u), odd = MinusZeros<Arithmetic>(zeros >> 8);
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      a[i] = Arithmetic::Add((word >> 4 * i & 0x000f000fu) | Arithmetic::kCodeBase, i % 2 == 0 ? even : odd);
+      a[i] = Arithmetic::Fma((word >> 4 * i & 0x000f000fu) | Arithmetic::kCodeBase, Arithmetic::kOnes, i % 2 == 0 ? even : odd);
     }
   }
   // Of row 2 g + h.
@@ -169,16 +116,16 @@ __device__ void MultiplyTile(float (&sums)[4], const typename Source::Tile& tile
                              const uint32_t (&b)[2][4]) {
   using Arithmetic = typename Source::Arithmetic;
   if constexpr (!Source::kScaled) {
-    Arithmetic::template Mma<0>(sums, a[0], b[0], tile.columns);
-    Arithmetic::template Mma<1>(sums, a[1], b[1], tile.columns);
+    Arithmetic::template MultiplySparse<0>(sums, a[0], b[0], tile.columns);
+    Arithmetic::template MultiplySparse<1>(sums, a[1], b[1], tile.columns);
   } else {
     float part[4] = {0, 0, 0, 0};
-    Arithmetic::template Mma<0>(part, a[0], b[0], tile.columns);
+    Arithmetic::template MultiplySparse<0>(part, a[0], b[0], tile.columns);
     if constexpr (Source::kGroups == 2) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) sums[i] = __fmaf_rn(part[i], Source::Scale(tile, 0, i / 2), sums[i]), part[i] = 0;
     }
-    Arithmetic::template Mma<1>(part, a[1], b[1], tile.columns);
+    Arithmetic::template MultiplySparse<1>(part, a[1], b[1], tile.columns);
 #pragma unroll
     for (int i = 0; i < 4; ++i) sums[i] = __fmaf_rn(part[i], Source::Scale(tile, 1, i / 2), sums[i]);
   }

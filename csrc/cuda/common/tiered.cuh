@@ -2,7 +2,8 @@
 // panel begin, and a lane's part of a tile's mask.
 //
 // Where a tile begins depends on all tiles before it, so the threads of a block first find that of kTileChunk tiles at once
-// (four neighbours each, two sums over the block) and keep it in shared memory. The masks are then in the caches.
+// (four neighbours each, two sums over the block) and keep it in shared memory, with the counts before each word of a mask.
+// The masks are then in the caches.
 //
 // Whatever map, masks and offsets promise, reads stay inside the streams: a mask past the end is an empty tile, a value
 // past the end is 0.
@@ -19,19 +20,24 @@ inline constexpr int kTilesOfThread = 4;
 inline constexpr int kTileChunk = kTileThreads * kTilesOfThread;
 inline constexpr int kDenseTile = -1, kEmptyTile = -2;  // in place of a mask
 
-struct TilePlace {
-  int values;  // where the tile begins, from the begin of the chunk
-  int mask;    // from the begin of the chunk, or kDenseTile or kEmptyTile
+struct alignas(16) TilePlace {
+  int values;          // where the tile begins, from the begin of the chunk
+  int mask;            // from the begin of the chunk, or kDenseTile or kEmptyTile
+  uint32_t before[2];  // byte j: survivors of the tile in the words before word j of its mask; without one: [0] is the number
+                       // of masks of the chunk before it
 };
+
+// What a tile costs a warp beside its values, in bytes of them: instructions and its mask.
+inline constexpr int kTileOverheadBytes = 160;
 
 // A panel, chunk by chunk; every thread of the block makes the same calls.
 class PanelTiles {
  public:
-  static constexpr int kSharedBytes = (kTileChunk + 2) * static_cast<int>(sizeof(TilePlace)) + 2 * kTileWarps * 4;
+  static constexpr int kSharedBytes = (kTileChunk + 2) * static_cast<int>(sizeof(TilePlace)) + 3 * kTileWarps * 4 + 16;
 
   __device__ PanelTiles(const TieredBlocks& w, int64_t panel, unsigned char* shared)
       : w_(w), tiers_(w.tiers + panel * w.Tiles()), places_(reinterpret_cast<TilePlace*>(shared)),
-        sums_(reinterpret_cast<int*>(places_ + kTileChunk + 2)),
+        sums_(reinterpret_cast<int*>(places_ + kTileChunk + 2)), begins_(sums_ + 2 * kTileWarps),
         mask_(Bounded(w.panel_offsets[2 * panel], w.num_masks)),
         value_(Bounded(w.panel_offsets[2 * panel + 1], w.num_values)) {}
 
@@ -53,34 +59,72 @@ class PanelTiles {
     for (int i = 0; i < kTilesOfThread; ++i) {
       const bool has_mask = tier[i] == 1 || tier[i] == 2;
       const bool stored = has_mask && mask_ + at < w_.num_masks;
-      if (own + i < count) places_[own + i].mask = tier[i] == 0 ? kDenseTile : stored ? at : kEmptyTile;
-      sizes[i] = tier[i] == 0 ? kTileValues : stored ? Survivors(mask_ + at) : 0;
+      TilePlace place = {0, tier[i] == 0 ? kDenseTile : kEmptyTile, {static_cast<uint32_t>(at), 0}};
+      sizes[i] = tier[i] == 0 ? kTileValues : 0;
+      if (stored) {
+        place = {0, at, {0, 0}};
+        sizes[i] = Survivors(mask_ + at, place.before);
+      }
+      if (own + i < count) places_[own + i] = place;
       size += sizes[i];
       at += has_mask;
     }
     int value = SumBefore(size, sums_ + kTileWarps, &values_before_);
+    Share(own, count, value, sizes);
 #pragma unroll
     for (int i = 0; i < kTilesOfThread; ++i) {
       if (own + i < count) places_[own + i].values = value;
       value += sizes[i];
     }
-    if (threadIdx.x < 2) places_[count + threadIdx.x] = {values_before_, kEmptyTile};  // a block of two tiles may end there
+    if (threadIdx.x < 2) places_[count + threadIdx.x] = {values_before_, kEmptyTile, {0, 0}};  // what follows the last tile
     __syncthreads();
     return count;
   }
 
+  // Warp i multiplies the tiles of the chunk from the i-th of these on, up to the next: shares of about as many bytes each.
+  __device__ int ShareBegin(int warp) const { return begins_[warp]; }
+
   __device__ TilePlace Place(int tile) const { return places_[tile]; }  // of the chunk, up to two past its last
   __device__ const uint8_t* Mask(TilePlace place) const { return w_.masks + (mask_ + place.mask) * kTileMaskBytes; }
   __device__ int64_t Value(TilePlace place) const { return value_ + place.values; }
+  // Of this tile's mask, or of the next one after it.
+  __device__ int64_t MaskIndex(TilePlace place) const {
+    return mask_ + (place.mask >= 0 ? place.mask : static_cast<int>(place.before[0]));
+  }
 
  private:
   static __device__ int64_t Bounded(int64_t offset, int64_t size) { return min(max(offset, int64_t{0}), size); }
 
-  __device__ int Survivors(int64_t mask) const {
+  // All of a tile, and in `before` those that precede each word: at most 224, a byte.
+  __device__ int Survivors(int64_t mask, uint32_t (&before)[2]) const {
     const auto* from = reinterpret_cast<const uint4*>(w_.masks + mask * kTileMaskBytes);
     const uint4 low = __ldg(from), high = __ldg(from + 1);
-    return __popc(low.x) + __popc(low.y) + __popc(low.z) + __popc(low.w) + __popc(high.x) + __popc(high.y) + __popc(high.z) +
-           __popc(high.w);
+    const uint32_t words[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+    uint32_t sum = 0;
+#pragma unroll
+    for (int j = 0; j < 8; ++j) {
+      before[j / 4] |= sum << 8 * (j % 4);
+      sum += static_cast<uint32_t>(__popc(words[j]));
+    }
+    return static_cast<int>(sum);
+  }
+
+  // Writes the begins of shares that lie among this thread's tiles, the first of which begins at `value`.
+  __device__ void Share(int own, int count, int value, const int (&sizes)[kTilesOfThread]) {
+    const auto cost = [](int values, int tiles) {  // in pairs of bytes; at most 2^19
+      return static_cast<uint32_t>(values + kTileOverheadBytes / 2 * tiles);
+    };
+    const uint32_t all = cost(values_before_, count);
+    uint32_t share = cost(value, own) * kTileWarps / all;
+#pragma unroll
+    for (int i = 0; i < kTilesOfThread; ++i) {
+      if (own + i >= count) break;
+      value += sizes[i];
+      const uint32_t next = cost(value, own + i + 1) * kTileWarps / all;
+      for (uint32_t warp = share + 1; warp <= next; ++warp) begins_[warp] = own + i + 1;
+      share = next;
+    }
+    if (own == 0) begins_[0] = 0;
   }
 
   // The sum over the threads before this one.
@@ -105,7 +149,7 @@ class PanelTiles {
   const TieredBlocks& w_;
   const uint8_t* tiers_;
   TilePlace* places_;
-  int* sums_;
+  int *sums_, *begins_;  // begins_: of the shares, and the end of the last
   int64_t mask_, value_;  // where the chunk begins
   int masks_before_ = 0, values_before_ = 0;  // of the chunk that is open
 };

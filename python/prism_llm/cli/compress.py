@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from . import three_tier
+from .effects import require_effect
 from .exits import UsageError, usage_errors
 from .low_rank import low_rank_changes
 from .models import DataDirOption, JsonOption, ModelArgument, resolve_model
@@ -114,11 +115,15 @@ def compress(
     previous: Annotated[
         Path | None, typer.Option(help="With --iteration above 1: the checkpoint of the iteration before.")
     ] = None,
-    learning_rate: Annotated[float, typer.Option(help="Of the training between iterations.")] = 2e-5,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Of the training between iterations; default 2e-05.")
+    ] = None,
     train_dataset: Annotated[
         str | None, typer.Option(help="Text of the training between iterations; default that of --dataset.")
     ] = None,
-    train_device: Annotated[str, typer.Option(help="Where to train between iterations: cpu, cuda, ...")] = "cpu",
+    train_device: Annotated[
+        str | None, typer.Option(help="Where to train between iterations: cpu (the default), cuda, ...")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compresses a model and saves it; the output appears complete or not at all."""
@@ -149,30 +154,40 @@ def compress(
             changes[name] = value or None
     if schedule is not None and method is None and recipe is None:
         method = three_tier.METHOD
+    typed: dict[str, str] = {}
     with usage_errors():
         if use_variant:
             if score not in (None, "wanda"):
                 raise UsageError(f"--use-variant: must go with the score wanda, got {score!r}")
-            changes["score"] = "wanda_variant"
+            changes["score"], typed["score"] = "wanda_variant", "--use-variant"
         if fold:
             changes["fold"] = True
         if reconstruct:
             if compensate not in (None, "obs_sweep"):
                 raise UsageError(f"--reconstruct: must go with --compensate obs_sweep, got {compensate!r}")
-            changes["compensate"] = "obs_sweep"
+            changes["compensate"], typed["compensate"] = "obs_sweep", "--reconstruct"
         changes |= low_rank_changes(low_rank, target_modules, preset, method, sparsity)
         changes |= three_tier.changes(tiers, topk_per_block, block_size, method, recipe)
         resolved = _recipe(recipe, method, changes)
+        require_effect(resolved, changes, typed)
+        training = {"learning_rate": learning_rate, "train_dataset": train_dataset, "train_device": train_device}
+        three_tier.require_schedule(schedule, iteration, previous, training)
+        if schedule is not None and tiers is not None:
+            raise UsageError(f"--tiers: must not go with --schedule, which has the shares, got {tiers!r}")
         _check_output(output, overwrite)
     source = resolve_model(model)
     if schedule is not None:
         plan = three_tier.Plan(
-            schedule, iteration, previous, learning_rate, train_dataset or resolved.dataset, train_device
+            schedule,
+            iteration,
+            previous,
+            three_tier.LEARNING_RATE if learning_rate is None else learning_rate,
+            train_dataset or resolved.dataset,
+            train_device or "cpu",
         )
         plan.check(model, resolved)
         result = three_tier.run(source, output, resolved, plan, data_dir=data_dir, overwrite=overwrite)
     else:
-        three_tier.require_schedule(iteration=iteration, previous=previous, train_dataset=train_dataset)
         result = run(source, output, resolved, data_dir=data_dir, overwrite=overwrite)
     if as_json:
         print_json(result)

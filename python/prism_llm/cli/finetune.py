@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from .exits import UsageError, usage_errors
-from .models import DataDirOption, JsonOption
+from .models import DataDirOption, JsonOption, require_device
 from .output import print_json, progress, quiet_transformers, stdout
 
 
@@ -62,6 +62,7 @@ def finetune(
             seed=seed,
             autocast=bf16,
         )
+    require_device("--device", device)
     quiet_transformers()
     with progress("training") as task, usage_errors():
         saved = run(checkpoint, output, training, data_dir=data_dir, device=device, overwrite=overwrite, progress=task)

@@ -59,3 +59,13 @@ def load_any(model: str | None) -> tuple[Any, Any, str]:
     with usage_errors():
         loaded, tokenizer = load_model(source)
     return loaded, tokenizer, source
+
+
+def require_device(option: str, name: str) -> None:
+    """Raises UsageError where `name` is no device of this machine."""
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch asserts that it was built with CUDA
+        raise UsageError(f"{option}: must be a device of this machine, such as cpu, got {name!r}") from error

@@ -1,14 +1,17 @@
 """The options of `prism compress` for three-tier pruning, and its run over a schedule."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .exits import UsageError, usage_errors
+from .models import require_device
 from .output import progress, quiet_transformers
 
 METHOD = "three-tier"
+LEARNING_RATE = 2e-5
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,13 @@ def changes(
     """The recipe fields of the options. Raises UsageError."""
     found: dict[str, Any] = {}
     if tiers is not None:
+        wrong = UsageError(f"--tiers: must be three shares such as 0.35,0.45,0.2, got {tiers!r}")
         try:
             found["tiers"] = tuple(float(share) for share in tiers.split(","))
         except ValueError as error:
-            raise UsageError(f"--tiers: must be three shares such as 0.35,0.45,0.2, got {tiers!r}") from error
+            raise wrong from error
+        if len(found["tiers"]) != 3:
+            raise wrong
     if topk_per_block is not None:
         found["topk_per_block"] = topk_per_block
     if block_size is not None:
@@ -56,11 +62,20 @@ def _has_tiers(recipe: Path) -> bool:
     return Recipe.load(recipe).tiers is not None
 
 
-def require_schedule(**options: object) -> None:
-    """Raises UsageError for an option that means nothing without a schedule."""
-    for name, value in options.items():
-        if value is not None:
-            raise UsageError(f"--{name.replace('_', '-')}: must go with --schedule, got {value} alone")
+def require_schedule(
+    schedule: Path | None, iteration: int | None, previous: Path | None, training: Mapping[str, Any]
+) -> None:
+    """Raises UsageError for an option that means nothing without a schedule, or without training in it."""
+    given = {name.replace("_", "-"): value for name, value in training.items() if value is not None}
+    if schedule is None:
+        for name, value in ({"iteration": iteration, "previous": previous} | given).items():
+            if value is not None:
+                raise UsageError(f"--{name}: must go with --schedule, got {value} alone")
+    elif iteration is not None and given:
+        name, value = next(iter(given.items()))
+        raise UsageError(f"--{name}: must not go with --iteration, which does not train, got {value}")
+    if "train-device" in given:
+        require_device("--train-device", given["train-device"])
 
 
 def run(

@@ -1,4 +1,4 @@
-"""How many weights each linear loses where a recipe does not prune all alike; and that no linear loses fewer."""
+"""How many weights each linear loses where a recipe does not prune all alike."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
-import torch
 from torch import Tensor, nn
-
-from prism_kernels.formats import PackedWeight
 
 from ..calibration import StatisticsCollector
 from ..models import CapturedInputs, DecoderAdapter
-from ..pruning import GlobalThreshold, Pattern, count_outliers, exact_counts, owl_sparsities, pruned_by
+from ..pruning import GlobalThreshold, count_outliers, exact_counts, owl_sparsities, share_of
 from .recipe import Recipe
 
 
@@ -67,7 +64,7 @@ def allocate(
 
 def _global(plan: Plan, recipe: Recipe, store: BlockSource) -> Allocation:
     weights = sum(linear.weight.numel() for linears in plan for linear in linears.values())
-    threshold = GlobalThreshold(int(weights * recipe.sparsity))
+    threshold = GlobalThreshold(share_of(weights, recipe.sparsity))
     for _ in threshold.passes:
         for index, linears in enumerate(plan):
             store.load(index)
@@ -119,27 +116,6 @@ def _owl(
         for index, linears in enumerate(plan)
         for name, linear in linears.items()
     }
-    total = int(sum(weights for weights, _ in shares.values()) * recipe.sparsity)
+    total = share_of(sum(weights for weights, _ in shares.values()), recipe.sparsity)
     counts = exact_counts(shares, total)
     return Allocation(lambda name, weight: counts[name], notes)
-
-
-def least_pruned(recipe: Recipe, shape: tuple[int, int]) -> int:
-    """How many weights of a [n, k] matrix a recipe prunes by itself: whole numbers per row, matrix, or sweep block."""
-    pattern, (n, k) = Pattern.parse(recipe.pattern), shape
-    if recipe.score == "sparsegpt" and not pattern.is_structured:
-        widths = [min(recipe.block_size, k - begin) for begin in range(0, k, recipe.block_size)]
-        return sum(int(n * width * recipe.sparsity) for width in widths)
-    return pruned_by(shape, pattern, recipe.sparsity, "row" if recipe.scope == "row" else "matrix")
-
-
-def require_pruned_as_named(name: str, packed: PackedWeight, least: int) -> None:
-    """Raises RuntimeError where a packed weight (its base, if it has one) decodes to fewer zeros than `least`."""
-    base = getattr(packed, "base", None)
-    stored = packed if base is None else base
-    n, k = stored.shape
-    zeros = n * k - int(torch.count_nonzero(stored.to_dense(torch.float32)))
-    if zeros < least:
-        raise RuntimeError(
-            f"{name}: the packed weight must hold the {least} zeros of {n * k} that the recipe names, got {zeros}"
-        )

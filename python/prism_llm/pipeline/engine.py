@@ -10,16 +10,19 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from prism_kernels.formats import LowRankWeight
 from prism_kernels.nn import PackedLinear
 from prism_kernels.swap import matches, replace_module, select_linears
 
 from ..calibration import CalibrationError, InputStatistics, StatisticsCollector
+from ..memory import return_free_memory
 from ..models import CapturedInputs, DecoderAdapter, evaluation_mode, expose_linears
 from ..pruning import HessianSolver, require_solver
-from .allocation import Allocation, allocate, least_pruned, require_pruned_as_named
+from .allocation import Allocation, allocate
 from .folding import fold_permutations
 from .layer import compress_weight, without_calibration
 from .low_rank import compress_low_rank, low_rank_names
+from .promise import require_pruned_as_named, rounding_note
 from .recipe import Recipe
 from .report import CompressionReport, LinearReport, relative_error
 from .scale_folding import fold_column_scales
@@ -30,7 +33,7 @@ Progress = Callable[[int, int, str], object]
 _ALL_LINEARS: tuple[str, ...] = Recipe.model_fields["targets"].default
 
 # Enough for efficient matrix products, few enough that one batch's activations stay small beside a block.
-_TOKENS_PER_BATCH = 4096
+_TOKENS_PER_BATCH = 512
 _PROBE_TOKENS = 32
 # Of SINQ's factors where a row is one group.
 _WIDEST_STRIP = 2**31 - 1
@@ -123,10 +126,12 @@ def _capture(
     with store.outside():
         batches = list(_batches(model, calibration)) if recipe.needs_calibration else []
         probe = [_probe_tokens(model)] if probed else []
-        # One token through the first block shows what blocks return; then the block makes room for the rest.
-        store.load(0)
-        adapter.capture([part[:1, :1] for part in (*batches, *probe)[:1]])
-        store.unload(0)
+        first = adapter.first_call((*batches, *probe)[0][:1, :1])
+    # One token through the first block shows what blocks return; then it makes room for what lies outside of blocks.
+    store.load(0)
+    adapter.learn_output(*first)
+    store.unload(0)
+    with store.outside():
         return (adapter.capture(batches) if batches else None), (adapter.capture(probe) if probe else None)
 
 
@@ -161,15 +166,20 @@ def _compress_block(
         collector.run(lambda h=h, c=c: adapter.run_block(index, h, c[index]) for h, c in calls)  # type: ignore[misc]
         statistics, groups = collector.statistics, collector.groups()
         del collector
-    prunable = _pruned_only(recipe, linears, factored)
+        return_free_memory()
+    names, prunable = list(linears), set(_pruned_only(recipe, linears, factored))
     permutes = probe is not None and recipe.prunes and recipe.permute != "none"
-    folded = fold_permutations(adapter, index, prunable, recipe, statistics, probe) if probe and permutes else {}
+    folded = {}
+    if probe is not None and permutes:
+        movable = {name: linear for name, linear in linears.items() if name in prunable}
+        folded = fold_permutations(adapter, index, movable, recipe, statistics, probe)
+        del movable
     modules: dict[str, PackedLinear] = {}
     for group in groups:
         shared = statistics.get(group[0])
         solver = HessianSolver(shared, recipe.percdamp) if shared is not None and recipe.needs_gram else None
         for name in group:
-            linear, map_ = linears[name], tiers.get(name)
+            linear, map_ = linears.pop(name), tiers.get(name)
             pruned = allocation(name, linear.weight) if name in prunable else None
             own, notes = recipe if name in factored else _without_factors(recipe), allocation.notes_of(name)
             if name in folded:
@@ -180,9 +190,9 @@ def _compress_block(
                 adapter.model, name, linear, own, shared, solver, report, map_, pruned, notes
             )
             statistics.pop(name, None)
-    ordered = {name: modules[name] for name in linears}
-    linears.clear()  # the dense weights must not outlive their block
-    return ordered
+            del linear  # the dense weight must not outlive its packed form
+            return_free_memory()
+    return {name: modules[name] for name in names}
 
 
 def _compress_linear(
@@ -210,13 +220,17 @@ def _compress_linear(
     if unseen:
         result.notes.append("no calibration token reached it: score magnitude, no compensation")
     if result.mask is not None:
-        named = least_pruned(result.recipe, result.packed.shape) if pruned is None else pruned
-        require_pruned_as_named(name, result.packed, result.pruned if recipe.tiers is not None else named)
+        given = result.pruned if recipe.tiers is not None else pruned
+        require_pruned_as_named(name, result.packed, result.recipe, given)
+        result.notes += [] if given is not None else rounding_note(result.recipe, result.packed.shape)
     module = result.module(linear.bias).train(linear.training)
     replace_module(model, name, module)
+    return_free_memory()
     seconds = time.perf_counter() - started
     dense = linear.weight.detach()
-    error, measure = relative_error(dense, result.packed.to_dense(torch.float32), statistics)
+    # Weights decode exactly into their own dtype, but a product of factors is rounded.
+    decoded = result.packed.to_dense(torch.float32 if isinstance(result.packed, LowRankWeight) else None)
+    error, measure = relative_error(dense, decoded, statistics)
     report.linears.append(
         LinearReport(
             fqn=name,
@@ -240,6 +254,14 @@ def _compress_linear(
 def _leave_to_factors(recipe: Recipe, plan: list[dict[str, nn.Linear]], left: dict[str, str]) -> set[str]:
     """The linears that get factors; where the recipe does nothing else, the others leave the plan."""
     factored = low_rank_names(recipe, [item for linears in plan for item in linears.items()])
+    instead = (
+        recipe.low_rank is not None and recipe.low_rank_of == "weight" and (recipe.prunes or recipe.bits is not None)
+    )
+    if instead and all(name in factored for linears in plan for name in linears):
+        raise ValueError(
+            "compress: low_rank_targets must leave a linear to prune or quantize where factors stand instead of the "
+            f"weights (low_rank_of weight), got {list(recipe.low_rank_targets)}, which matches all"
+        )
     if recipe.low_rank is not None and not recipe.prunes and recipe.bits is None:
         for linears in plan:
             for name in [name for name in linears if name not in factored]:

@@ -52,7 +52,7 @@ def magnitude() -> dict[str, Any]:
     two passes over the weights that hold one block at a time (the original concatenates the whole model).
 
     Deviations:
-        exact count: int(numel * sparsity) by index; the original's threshold prunes ties too.
+        exact count: share_of(numel, sparsity) by index; the original's threshold prunes ties too.
     """
     return {"sparsity": 0.5, "score": "magnitude", "scope": "matrix", "scale": "none"}
 
@@ -78,7 +78,7 @@ def sparsegpt() -> dict[str, Any]:
     finds a grid per group instead, on the current weights (GPTQ's variant). `sparsity=0` with `bits` is GPTQ.
 
     Deviations:
-        exact count: int(numel * sparsity) per block; the original's `<=` prunes at least one more.
+        exact count: share_of(numel, sparsity) per block; the original's `<=` prunes at least one more.
         kept n of n:m: the original counts the pruned weights in n.
         damping ladder: 0.01, 0.1, 1, each also in float64; if all fail, the linear is pruned by Wanda and rounded
             without compensation, which the report says (the original stops with an error).
@@ -131,7 +131,7 @@ def ria() -> dict[str, Any]:
     `--per_outneuron` is `scope="row"`, its `--reconstruction` is `compensate="obs_sweep"`.
 
     Deviations:
-        exact count: int(numel * sparsity); the original's `<=` prunes at least one more.
+        exact count: share_of(numel, sparsity); the original's `<=` prunes at least one more.
         kept n of n:m: the original counts the pruned weights in n, so its 1:4 is 3:4 here.
         dead lines: a row or column of zeros scores 0 (the original divides 0 by 0).
         float32 scores: computed in float64 and rounded once; the original's are float16, where many weights tie.

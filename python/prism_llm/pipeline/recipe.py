@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -32,7 +33,8 @@ class Recipe(BaseModel):
     Attributes:
         format_version: of this schema.
         method: a preset, or "custom".
-        sparsity: fraction of weights to prune, in [0, 1); 0 prunes nothing. An n:m pattern implies it.
+        sparsity: fraction of weights to prune, in [0, 1); 0 prunes nothing. An n:m pattern implies it. Counts are
+            exact and rounded down in each unit (`prism_llm.pipeline.promise`): a row of 3 loses 1 at 50 %.
         pattern: "unstructured", or "n:m" with n KEPT of every m consecutive weights of a row.
         scope: unstructured counts hold per output "row", per "matrix", or "global": one threshold over all chosen
             linears, for the score "magnitude". The score "sparsegpt" has its own rule.
@@ -134,6 +136,8 @@ class Recipe(BaseModel):
         """Reads a YAML file; fields that it lacks are those of its `method`."""
         import yaml
 
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"Recipe: {path} must be a YAML file, not found")
         try:
             values = yaml.safe_load(Path(path).read_text("utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -207,15 +211,17 @@ class Recipe(BaseModel):
             filled["scope"] = "matrix"
         if "sparsity" not in values and _are_shares(filled.get("tiers")):
             side, top_k = filled.get("tier_block_size", TILE), filled.get("topk_per_block", 10)
-            filled["sparsity"] = tier_sparsity(filled["tiers"], top_k, side)
+            if side:  # a block without a side is refused below
+                filled["sparsity"] = tier_sparsity(filled["tiers"], top_k, side)
         return filled
 
     @model_validator(mode="after")
     def _check(self) -> Recipe:
         self._check_numbers()
+        self._check_patterns()
+        self._check_tiers()
         self._check_pruning()
         self._check_quantization()
-        self._check_tiers()
         self._check_low_rank()
         asks = self.prunes or self.bits is not None or self.low_rank is not None
         _require(asks, "sparsity or bits", "ask for something", "sparsity=0, bits=None")
@@ -232,7 +238,18 @@ class Recipe(BaseModel):
         for name in ("block_size", "num_calibration_samples", "max_seq_length"):
             _require(getattr(self, name) >= 1, name, "be at least 1", getattr(self, name))
         _require(self.max_tokens is None or self.max_tokens >= 1, "max_tokens", "be at least 1", self.max_tokens)
-        _require(bool(self.targets), "targets", "name at least one pattern", self.targets)
+
+    def _check_patterns(self) -> None:
+        for name in ("targets", "ignore", "low_rank_targets"):
+            patterns = getattr(self, name)
+            _require(bool(patterns) or name == "ignore", name, "name at least one pattern", patterns)
+            for pattern in patterns:
+                try:
+                    re.compile(pattern.removeprefix("re:") if pattern.startswith("re:") else "")
+                except re.error as error:
+                    raise ValueError(
+                        f"Recipe: {name} must hold regular expressions, got {pattern!r}: {error}"
+                    ) from error
 
     def _check_pruning(self) -> None:
         pattern = Pattern.parse(self.pattern)
@@ -292,7 +309,6 @@ class Recipe(BaseModel):
             fits = 0 < rank <= 1 if isinstance(rank, float) else rank >= 1
             _require(fits, "low_rank", 'be an integer >= 1, a share in (0, 1] or "kmif"', rank)
         _require(self.tiers is None, "low_rank", "be None with tiers", rank)
-        _require(bool(self.low_rank_targets), "low_rank_targets", "name at least one pattern", self.low_rank_targets)
         part, compressed = self.low_rank_of, self.prunes or self.bits is not None
         _require(part != "pruned" or self.prunes, "low_rank_of", "be weight where nothing is pruned", part)
         rule = "be weight where nothing is pruned or quantized"
@@ -310,7 +326,8 @@ class Recipe(BaseModel):
         implied = tier_sparsity(self.tiers, top_k, side)
         _require(abs(self.sparsity - implied) < 1e-9, "sparsity", f"be {implied:g}, which tiers imply", self.sparsity)
         _require(self.score in ("wanda", "magnitude"), "score", "be wanda or magnitude with tiers", self.score)
-        for name, wanted in (("pattern", "unstructured"), ("compensate", "none"), ("bits", None)):
+        fixed = {"pattern": "unstructured", "permute": "none", "ratios": "uniform", "compensate": "none", "bits": None}
+        for name, wanted in fixed.items():
             _require(getattr(self, name) == wanted, name, f"be {wanted} with tiers", getattr(self, name))
 
 

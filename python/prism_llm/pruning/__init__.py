@@ -3,7 +3,7 @@
 from .compensation import SweepResult, obs_one_shot, obs_sweep
 from .hessian import HessianSolver
 from .least_squares import LeastSquaresResult, enough_tokens, least_squares
-from .masks import Pattern, pruned_by, select_mask
+from .masks import Pattern, select_mask, share_of
 from .permutation import FindOrder, Permute, find_permutation, permuted_mask, require_solver, within_heads
 from .ratios import GlobalThreshold, count_outliers, exact_counts, owl_sparsities
 from .scores import clearcut_score, magnitude_score, prism_mask, ria_score, wanda_score, wanda_variant_score
@@ -32,11 +32,11 @@ __all__ = [
     "owl_sparsities",
     "permuted_mask",
     "prism_mask",
-    "pruned_by",
     "require_pruned",
     "require_solver",
     "ria_score",
     "select_mask",
+    "share_of",
     "shrink_tiers",
     "tier_counts",
     "tier_mask",

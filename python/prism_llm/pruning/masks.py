@@ -46,12 +46,21 @@ class Pattern:
         return 1 - self.n / self.m
 
 
+def share_of(total: int, share: float) -> int:
+    """How many of `total` weights a share of them is: rounded down, as all sources of the methods do.
+
+    The share is meant as it is written: 0.29 of 100 is 29, though the product of the floats lies just below. So a
+    product within the rounding of float64 below a whole number counts as that number.
+    """
+    return min(total, int(total * share * (1 + 2.0**-51)))
+
+
 def select_mask(score: Tensor, pattern: Pattern, sparsity: float, scope: Scope, pruned: int | None = None) -> Tensor:
     """The mask (bool [n, k], True = kept) of the largest scores.
 
-    Exactly int(k * sparsity) weights of every row (scope "row"), or int(n * k * sparsity) of the matrix, are pruned;
-    among equal scores the lower index goes first. An n:m pattern prunes the m - n smallest of every group instead; a
-    last group of r < m weights keeps ceil(n r / m).
+    Exactly `share_of(k, sparsity)` weights of every row (scope "row"), or `share_of(n * k, sparsity)` of the matrix,
+    are pruned; among equal scores the lower index goes first. An n:m pattern prunes the m - n smallest of every group
+    instead; a last group of r < m weights keeps ceil(n r / m).
 
     Args:
         score: [n, k], float; NaN counts as the smallest.
@@ -64,9 +73,9 @@ def select_mask(score: Tensor, pattern: Pattern, sparsity: float, scope: Scope, 
         return ops.nm_mask(score, pattern.n, pattern.m)
     n, k = score.shape
     if scope == "matrix":
-        return ops.topk_mask(score, n * k - (int(n * k * sparsity) if pruned is None else pruned), scope)
+        return ops.topk_mask(score, n * k - (share_of(n * k, sparsity) if pruned is None else pruned), scope)
     if pruned is None:
-        return ops.topk_mask(score, k - int(k * sparsity), scope)
+        return ops.topk_mask(score, k - share_of(k, sparsity), scope)
     each, more = divmod(pruned, max(n, 1))
     mask = ops.topk_mask(score, k - each, scope)
     if more:
@@ -75,12 +84,3 @@ def select_mask(score: Tensor, pattern: Pattern, sparsity: float, scope: Scope, 
         rows = lowest.argsort(stable=True)[:more]
         mask[rows, column[rows]] = False
     return mask
-
-
-def pruned_by(shape: tuple[int, int], pattern: Pattern, sparsity: float, scope: Scope) -> int:
-    """How many weights of a [n, k] matrix `select_mask` prunes."""
-    n, k = shape
-    if pattern.is_structured:
-        whole, rest = divmod(k, pattern.m)
-        return n * (whole * (pattern.m - pattern.n) + rest - -(-pattern.n * rest // pattern.m))
-    return n * int(k * sparsity) if scope == "row" else int(n * k * sparsity)

@@ -63,6 +63,32 @@ void SparseMmaKernel(const uint16_t* values, const uint8_t* columns, const uint1
   for (int i = 0; i < 4; ++i) d[(g + i / 2 * 8) * 8 + 2 * t + i % 2] = sums[i];
 }
 
+// d [16, 8] = a [16, 32] times b [8, 32]^T, bytes.
+void BytesMmaKernel(const uint8_t* a, const uint8_t* b, int* d) {
+  const int g = static_cast<int>(threadIdx.x) / 4, t = static_cast<int>(threadIdx.x) % 4;
+  const auto word = [](const uint8_t* at) { return *reinterpret_cast<const uint32_t*>(at); };
+  const uint32_t fragment_a[4] = {word(a + g * 32 + 4 * t), word(a + (g + 8) * 32 + 4 * t), word(a + g * 32 + 4 * t + 16), word(a + (g + 8) * 32 + 4 * t + 16)};
+  const uint32_t fragment_b[2] = {word(b + g * 32 + 4 * t), word(b + g * 32 + 4 * t + 16)};
+  int sums[4] = {1, 1, 1, 1};
+  cuda::MmaU8S8(sums, fragment_a, fragment_b);
+  for (int i = 0; i < 4; ++i) d[(g + i / 2 * 8) * 8 + 2 * t + i % 2] = sums[i];
+}
+
+void TestBytesMma() {
+  alignas(4) uint8_t a[16 * 32], b[8 * 32];
+  int d[128];
+  for (uint8_t& byte : a) byte = static_cast<uint8_t>(test::RandomInt(0, 255));
+  for (uint8_t& byte : b) byte = static_cast<uint8_t>(test::RandomInt(0, 255));
+  PRISM_CHECK(cuda::Launch(BytesMmaKernel, 1, 32, 0, nullptr, a, b, d) == cudaSuccess, "launch");
+  for (int row = 0; row < 16; ++row) {
+    for (int token = 0; token < 8; ++token) {
+      int expected = 1;
+      for (int k = 0; k < 32; ++k) expected += a[row * 32 + k] * static_cast<int8_t>(b[token * 32 + k]);
+      PRISM_CHECK(d[row * 8 + token] == expected, "row %d, token %d", row, token);
+    }
+  }
+}
+
 void TestSparseMma() {
   test::Buffer<uint16_t> values(256), b(256);
   test::Buffer<uint8_t> columns(128);
@@ -119,13 +145,41 @@ void TestCollectives() {
   for (int i = 0; i < 64; ++i) PRISM_CHECK(out[i] == sums[i / 32], "lane %d: %f", i, static_cast<double>(out[i]));
 }
 
+void ScanKernel(int* sums) {
+  int sum = static_cast<int>(threadIdx.x) + 1;
+  for (int lanes = 1; lanes < 32; lanes *= 2) sum = cuda::AddFromBelow(sum, lanes);
+  sums[threadIdx.x] = sum;
+  sums[32 + threadIdx.x] = cuda::AddUpWarp(static_cast<int>(threadIdx.x) + 1);
+}
+
+void TestScan() {
+  int sums[64];
+  cuda::Launch(ScanKernel, 1, 32, 0, nullptr, sums);
+  for (int i = 0; i < 32; ++i) PRISM_CHECK(sums[i] == (i + 1) * (i + 2) / 2, "lane %d: %d", i, sums[i]);
+  for (int i = 32; i < 64; ++i) PRISM_CHECK(sums[i] == 32 * 33 / 2, "lane %d: %d", i % 32, sums[i]);
+}
+
 void TestBits() {
   PRISM_CHECK(__funnelshift_r(0x89abcdefu, 0x01234567u, 4) == 0x789abcdeu, "a shift of 4");
   PRISM_CHECK(__funnelshift_r(1u, 2u, 0) == 1u && __funnelshift_r(1u, 2u, 32) == 1u, "shifts wrap at 32");
   PRISM_CHECK(__funnelshift_rc(1u, 2u, 32) == 2u && __funnelshift_rc(1u, 2u, 99) == 2u, "shifts stop at 32");
   PRISM_CHECK(cuda::Permute(0x33221100u, 0x77665544u, 0xffff0742u) == 0x00774422u, "four bytes");
+  PRISM_CHECK(cuda::Permute(0x33228100u, 0x77665544u, 0xf098u) == 0x0000ff00u, "signs of bytes");
   PRISM_CHECK(cuda::AndOr(0xffu, 0x0fu, 0x100u) == 0x10fu, "and, or");
   cuda::PrefetchL2(nullptr);
+}
+
+void SharedKernel(uint16_t* out) {
+  PRISM_DYNAMIC_SMEM(shared);
+  cuda::StoreShared2(cuda::ToShared(shared), 2 * (63 - threadIdx.x), static_cast<uint16_t>(threadIdx.x));
+  __syncthreads();
+  out[threadIdx.x] = reinterpret_cast<uint16_t*>(shared)[threadIdx.x];
+}
+
+void TestSharedAddress() {
+  uint16_t out[64] = {};
+  PRISM_CHECK(cuda::Launch(SharedKernel, 1, 64, 128, nullptr, out) == cudaSuccess, "launch");
+  for (int i = 0; i < 64; ++i) PRISM_CHECK(out[i] == 63 - i, "element %d: %d", i, out[i]);
 }
 
 void PairsKernel(const uint32_t* in, float* out) {
@@ -195,11 +249,14 @@ void TestMissingBarrierShows() {
 
 int main() {
   TestMma();
+  TestBytesMma();
   TestSparseMma();
   TestGridBarrier();
   TestCollectives();
+  TestScan();
   TestBits();
   TestPairs();
+  TestSharedAddress();
   MustDie("a barrier that one thread skips", SkippedBarrier);
   MustDie("a quad whose columns do not rise", EqualColumns);
   MustDie("an asynchronous copy that is not waited for", UnfinishedCopy);

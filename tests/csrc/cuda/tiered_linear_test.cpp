@@ -12,19 +12,22 @@ using namespace prism;
 
 namespace {
 
+// Tiers of a map: all tiles of one tier, which for 2:4 and top-k keeps as many weights as theirs do, or a mixture whose masks
+// keep any number.
+enum Map { kDense, kSparse24, kTopK, kEmpty, kMixed };
+
 struct Weight {
-  Weight(int64_t n, int64_t k, DType dtype, bool shortened)
+  // `stored`: tiles of a panel before the empty ones.
+  Weight(int64_t n, int64_t k, DType dtype, bool shortened, Map map = kMixed, int64_t stored = INT64_MAX)
       : tiers(NumPanels(n) * cpu::NumTiles(k)), offsets(2 * (NumPanels(n) + 1)), masks(0), values(0) {
     std::vector<uint8_t> bits;
     int64_t kept = 0;
     offsets[0] = offsets[1] = 0;
     for (int64_t i = 0; i < tiers.size(); ++i) {
-      tiers[i] = static_cast<uint8_t>(test::RandomInt(0, 3));
+      tiers[i] = map == kMixed ? static_cast<uint8_t>(test::RandomInt(0, 3)) : static_cast<uint8_t>(map);
+      if (i % cpu::NumTiles(k) >= stored) tiers[i] = kEmpty;
       kept += tiers[i] == cpu::kTierDense ? cpu::kTileSize : 0;
-      for (int byte = 0; (tiers[i] == 1 || tiers[i] == 2) && byte < cpu::kTileMaskBytes; ++byte) {
-        bits.push_back(static_cast<uint8_t>(test::RandomInt(0, 255) & test::RandomInt(0, 255)));
-        kept += __builtin_popcount(bits.back());
-      }
+      if (tiers[i] == 1 || tiers[i] == 2) kept += AddMask(map, bits);
       if ((i + 1) % cpu::NumTiles(k) == 0) {
         const int64_t panel = (i + 1) / cpu::NumTiles(k);
         offsets[2 * panel] = shortened ? 0 : static_cast<int64_t>(bits.size()) / cpu::kTileMaskBytes;
@@ -39,6 +42,29 @@ struct Weight {
     const int64_t num_masks = masks.size() / cpu::kTileMaskBytes;
     view = {tiers.data(), masks.data(), values.data(), offsets.data(), num_masks, kept, n, k, dtype};
     cpu_view = {tiers.data(), masks.data(), values.data(), offsets.data(), num_masks, kept, k, dtype};
+  }
+
+  // Appends the mask of a tile; returns how many weights it keeps.
+  static int AddMask(Map map, std::vector<uint8_t>& bits) {
+    const size_t begin = bits.size();
+    bits.resize(begin + cpu::kTileMaskBytes);
+    const auto keep = [&](int row, int column) {
+      const int bit = 32 * (column / 2) + 2 * row + column % 2;
+      bits[begin + static_cast<size_t>(bit / 8)] |= static_cast<uint8_t>(1 << bit % 8);
+    };
+    if (map == kSparse24) {
+      for (int quad = 0; quad < 64; ++quad) {
+        const int first = test::RandomInt(0, 2), second = test::RandomInt(first + 1, 3);
+        for (const int column : {first, second}) keep(quad / 4, quad % 4 * 4 + column);
+      }
+    } else if (map == kTopK) {
+      for (int i = 0; i < 10; ++i) keep(test::RandomInt(0, 15), test::RandomInt(0, 15));
+    } else {
+      for (size_t i = begin; i < bits.size(); ++i) bits[i] = static_cast<uint8_t>(test::RandomInt(0, 255) & test::RandomInt(0, 255));
+    }
+    int kept = 0;
+    for (size_t i = begin; i < bits.size(); ++i) kept += __builtin_popcount(bits[i]);
+    return kept;
   }
 
   test::Buffer<uint8_t> tiers;
@@ -64,7 +90,9 @@ void Multiply(Weight& weight, test::Buffer<uint8_t>& dense, int64_t m, DType dty
   test::Buffer<uint8_t> x(m * w.k * DTypeBytes(dtype)), y(m * w.n * DTypeBytes(dtype)), bias(w.n * DTypeBytes(dtype));
   for (int64_t i = 0; i < m * w.k; ++i) StoreFloat(test::RandomNormal(), x.data(), dtype, i);
   for (int64_t i = 0; i < w.n; ++i) StoreFloat(test::RandomNormal(), bias.data(), dtype, i);
-  const cuda::TieredLinearArgs args = {x.data(), bias.data(), y.data(), m, dtype};
+  cuda::TieredLinearArgs args = {x.data(), bias.data(), y.data(), m, dtype};
+  test::Buffer<uint8_t> scratch(cuda::TieredLinearScratch(w, args) * DTypeBytes(dtype));
+  args.scratch = scratch.data();
   PRISM_CHECK(cuda::TieredLinear(w, args, nullptr) == cudaSuccess, "launch");
   for (int64_t i = 0; i < m * w.n; ++i) {
     const int64_t token = i / w.n, row = i % w.n;
@@ -96,6 +124,21 @@ int main() {
         if (k == 100 && dtype != DType::kFloat32) Multiply(weight, dense, 17, dtype);
       }
     }
+  }
+  for (const Map map : {kDense, kSparse24, kTopK, kEmpty}) {
+    for (const auto& [n, k] : {std::pair<int64_t, int64_t>{17, 33}, {16, 336}, {19, 500}}) {
+      for (const DType dtype : {DType::kFloat16, DType::kBFloat16}) {
+        Weight weight(n, k, dtype, false, map);
+        test::Buffer<uint8_t> dense = Unpack(weight);
+        for (const int64_t m : {1, 9, 21}) Multiply(weight, dense, m, dtype);
+      }
+    }
+  }
+  // Shares that end everywhere in the segments of a copy, with little of the stream behind them.
+  for (int64_t stored = 3; stored < 36; ++stored) {
+    Weight weight(16, 16 * (stored + 60), DType::kBFloat16, false, kDense, stored);
+    test::Buffer<uint8_t> dense = Unpack(weight);
+    Multiply(weight, dense, 1, DType::kBFloat16);
   }
   Weight wide(3, 16 * 1024 + 40, DType::kBFloat16, false);  // more tiles than are found at once
   test::Buffer<uint8_t> dense = Unpack(wide);

@@ -34,6 +34,7 @@ cudaError_t CooperativeBlocks(void (*)(Parameters...), int, size_t, int* blocks)
 }
 
 inline int NumMultiprocessors() { return 3; }
+inline int MostSharedBytes() { return static_cast<int>(kLargestSharedBytes); }
 
 __device__ inline void GridBarrier() { emulator::SwitchToScheduler(emulator::State::kAtGridBarrier); }
 

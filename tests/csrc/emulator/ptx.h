@@ -27,6 +27,19 @@ void Mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], ToFloat 
   }
 }
 
+inline void MmaBytes(int (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  const auto lanes = emulator::Exchange(Fragments{{a[0], a[1], a[2], a[3]}, {b[0], b[1]}});
+  const int g = emulator::Lane() / 4, t = emulator::Lane() % 4;
+  for (int i = 0; i < 4; ++i) {
+    const int row = g + 8 * (i / 2), column = 2 * t + i % 2;
+    for (int k = 0; k < 32; ++k) {
+      const uint32_t byte_a = lanes[row % 8 * 4 + k % 16 / 4].a[k / 16 * 2 + row / 8] >> 8 * (k % 4) & 255u;
+      const auto byte_b = static_cast<int8_t>(lanes[column * 4 + k % 16 / 4].b[k / 16] >> 8 * (k % 4));
+      d[i] = static_cast<int>(static_cast<uint32_t>(d[i]) + static_cast<uint32_t>(static_cast<int>(byte_a) * byte_b));
+    }
+  }
+}
+
 struct SparseFragments {
   uint32_t a[4], b[4], columns;
 };
@@ -80,6 +93,8 @@ inline void MmaFp16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2
   emulated::Mma(d, a, b, Float16ToFloat);
 }
 
+inline void MmaU8S8(int (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) { emulated::MmaBytes(d, a, b); }
+
 template <int kSelector>
 void MmaSparseBf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[4], uint32_t columns) {
   emulated::MmaSparse(d, a, b, columns, kSelector, BFloat16ToFloat);
@@ -97,6 +112,13 @@ inline void LoadMatrix4(uint32_t (&r)[4], const void* shared_row) {
   std::memcpy(&mine, shared_row, sizeof mine);
   const auto rows = emulator::Exchange(mine);
   for (int j = 0; j < 4; ++j) r[j] = rows[8 * j + emulator::Lane() / 4].pairs[emulator::Lane() % 4];
+}
+
+using SharedAddress = unsigned char*;
+inline SharedAddress ToShared(const void* at) { return static_cast<unsigned char*>(const_cast<void*>(at)); }
+inline void StoreShared2(SharedAddress at, uint32_t offset, uint16_t value) {
+  if (reinterpret_cast<uintptr_t>(at + offset) % 2 != 0) emulator::Fail("an address is not aligned to 2 bytes");
+  std::memcpy(at + offset, &value, 2);
 }
 
 // Copies happen when they are waited for, so that a kernel that does not wait reads what was there before.
@@ -134,12 +156,22 @@ inline uint32_t Permute(uint32_t a, uint32_t b, uint32_t selectors) {
   uint32_t result = 0;
   for (int i = 0; i < 4; ++i) {
     const uint32_t selector = selectors >> 4 * i & 15u;
-    if (selector > 7) emulator::Fail("a selector of Permute above 7");
-    result |= (static_cast<uint32_t>(bytes >> 8 * selector) & 255u) << 8 * i;
+    const uint32_t byte = static_cast<uint32_t>(bytes >> 8 * (selector & 7u)) & 255u;
+    result |= (selector < 8 ? byte : byte >= 128 ? 255u : 0u) << 8 * i;
   }
   return result;
 }
 inline uint32_t AndOr(uint32_t a, uint32_t mask, uint32_t bits) { return (a & mask) | bits; }
+
+inline int AddFromBelow(int value, int lanes) {
+  const int below = __shfl_up_sync(0xffffffffu, value, static_cast<unsigned>(lanes));
+  return emulator::Lane() >= lanes ? value + below : value;
+}
+
+inline int AddUpWarp(int value) {
+  for (int lanes = 16; lanes > 0; lanes /= 2) value += __shfl_xor_sync(0xffffffffu, value, lanes);
+  return value;
+}
 
 inline uint2 LoadOnce8(const void* at) {
   if (reinterpret_cast<uintptr_t>(at) % 8 != 0) emulator::Fail("an address is not aligned to 8 bytes");

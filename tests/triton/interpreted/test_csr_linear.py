@@ -23,6 +23,15 @@ def test_matches_float64(poison, generator):
         assert_matches(csr_linear(x, packed.values, *wide, bias), exact, problem.k)
 
 
+def test_tokens_of_many_groups(poison, generator):
+    weight = torch.randn(5, 70, generator=generator).bfloat16()
+    packed = CsrWeight.pack(weight, mixed_mask(5, 70, generator))
+    x = torch.randn(35, 70, generator=generator).bfloat16()
+    for m in (0, 2, 5, 16, 17, 35):
+        y = csr_linear(x[:m], packed.values, packed.columns, packed.row_offsets, torch.ones(5).bfloat16())
+        assert_matches(y, x[:m].double() @ packed.to_dense().double().T + 1, 70)
+
+
 def test_columns_beyond_15_bits():
     for k in (40_000, 65_536):
         columns = torch.tensor([0, 32_767, 32_768, k - 1]).int().short()
