@@ -1,6 +1,7 @@
 // What BitmapMmaKernel multiplies: 16-bit values behind a mask per pair of columns, or codes behind one per quad. A source
 // is a warp's walk over one panel; Issue runs ahead of Fragments.
 #pragma once
+#include "bitmap_expand.cuh"
 #include "bitmap_grid.cuh"
 #include "bitmap_mma.cuh"
 
@@ -177,7 +178,7 @@ struct BitmapCodesWeight {
   Codebook codebook;
 };
 
-// kBits = 4: uniform codes, spread by prmt. kBits = 0: any width and codebook, code by code; levels are rounded to the dtype
+// kBits = 4: uniform codes, expanded by bitmap_expand.cuh. kBits = 0: any width and codebook, code by code; levels are rounded to the dtype
 // of the activations. Group sizes are multiples of 32, or one group. Sums of a group are multiplied by its scale in float32.
 template <int kBits, int kTiles>
 class BitmapCodesSource {
@@ -186,10 +187,10 @@ class BitmapCodesSource {
   static constexpr bool kOneShape = kBits == 0, kScaled = true;
   static constexpr int kColumns = 4, kBlocks = 4;
   static constexpr int kLargestBits = kBits == 0 ? 8 : kBits, kMostGroups = 4;
-  static constexpr int kMasks = 0, kStarts = 256, kScales = 384, kZeros = kScales + kMostGroups * 32;
+  static constexpr int kUnits = 0, kScales = 512, kZeros = kScales + kMostGroups * 32;
   static constexpr int kData = kZeros + kMostGroups * 16 + 16;
   static constexpr int kMostBytes = kChunkUnits * 8 * kLargestBits, kStageBytes = kData + kMostBytes + 48;
-  static constexpr int kTableBytes = 64;
+  static constexpr int kCopies = kTiles == 1 ? 8 : 16, kTableBytes = kBits == 4 ? 256 * kCopies * kEntryBytes : 64;
 
   int64_t panel;
   const uint8_t* at;  // of the survivors of the chunk that is issued next
@@ -199,20 +200,9 @@ class BitmapCodesSource {
 
   static __device__ MaskReader<4> Masks(const Weight& w, int64_t panel, int chunk) { return {w.bitmap, panel, w.quads, chunk}; }
 
-  // For 4 bits, by the mask of 4 codes of a row: selectors of bytes of (w, w >> 4), where byte 3 of w is what a pruned
-  // weight takes, and above them the bits that the survivors take. Else the levels.
   static __device__ void FillTable(const Weight& w, unsigned char* table) {
     if constexpr (kBits == 4) {
-      const uint32_t mask = threadIdx.x;
-      if (mask >= 16) return;
-      uint32_t selectors = 0;
-      int count = 0;
-      for (int i = 0; i < 4; ++i) {
-        const bool kept = (mask >> i & 1) != 0;
-        selectors |= static_cast<uint32_t>(kept ? count / 2 + count % 2 * 4 : 3) << 4 * i;
-        count += kept;
-      }
-      reinterpret_cast<uint32_t*>(table)[mask] = selectors | static_cast<uint32_t>(4 * count) << 16;
+      FillExpansions<kCopies, kMmaThreads>(table);
     } else {
       const BitmapCodesGrid grid{nullptr, nullptr, nullptr, nullptr, nullptr, 0, 0, 0, w.bits, w.codebook};
       grid.LoadLevels(reinterpret_cast<float*>(table));
@@ -222,7 +212,7 @@ class BitmapCodesSource {
   __device__ void Start(const Weight& w, int64_t own_panel, int chunk, int end, unsigned char* ring, const unsigned char* table) {
     panel = own_panel;
     ring_ = ring;
-    table_ = table;
+    table_ = kBits == 4 ? table + threadIdx.x % kCopies * kEntryBytes : table;
     const int64_t position = w.panel_offsets[panel];
     at = w.codes + min(max(position, int64_t{0}), w.size);
     masks_ = Masks(w, panel, chunk);
@@ -231,9 +221,8 @@ class BitmapCodesSource {
     const int64_t column = static_cast<int64_t>(chunk) * kChunkUnits * kColumns;
     const int g = static_cast<int>(threadIdx.x) % 32 / 4;
     first_ = static_cast<uint32_t>(panel * w.groups);
-    shift_ = static_cast<uint32_t>(8 * (g % 4));
-    below_ = (1u << shift_) - 1;
-    half_ = g < 4 ? 0x4410u : 0x4432u;
+    below_ = (1u << 8 * (g % 4)) - 1;
+    byte_ = 0x4440u + static_cast<uint32_t>(g % 4);
     group_ = issued_ = static_cast<int>(column / w.group_size);
     left_ = issued_left_ = static_cast<int>(w.group_size - column % w.group_size);
 #pragma unroll
@@ -250,8 +239,10 @@ class BitmapCodesSource {
     const int skew = CopyRange<kMostBytes>(at, w.codes + w.size, size, to + kData);
     const uint32_t start = static_cast<uint32_t>(8 * (skew + through - own));
     const uint32_t half = start + static_cast<uint32_t>(Bits(w) * __popc(next_.unit.words[0]));
-    reinterpret_cast<uint2*>(to + kMasks)[lane] = make_uint2(next_.unit.words[0], next_.unit.words[1]);
-    reinterpret_cast<uint32_t*>(to + kStarts)[lane] = start | half << 16;  // in bits, of rows 0-7 and 8-15
+    // Masks and starts, in bits, of rows 0-7 of two quads, then of rows 8-15.
+    auto* const units = reinterpret_cast<uint2*>(to + kUnits) + lane / 2 * 4 + lane % 2;
+    units[0] = make_uint2(next_.unit.words[0], start);
+    units[2] = make_uint2(next_.unit.words[1], half);
     at += size;
     IssueGroups(w, to);
     next_ = masks_.Next();
@@ -270,19 +261,17 @@ class BitmapCodesSource {
   template <class Half>
   __device__ void Fragments(const Weight& w, int block, uint32_t (&fragments)[2][4]) const {
     const int lane = static_cast<int>(threadIdx.x) % 32, g = lane / 4, t = lane % 4;
-    const uint4 masks = reinterpret_cast<const uint4*>(stage_ + kMasks)[block * 4 + t];
-    const uint2 starts = reinterpret_cast<const uint2*>(stage_ + kStarts)[block * 4 + t];
-    const uint32_t mask[2] = {g < 4 ? masks.x : masks.y, g < 4 ? masks.z : masks.w}, start[2] = {starts.x, starts.y};
+    const uint4 units = reinterpret_cast<const uint4*>(stage_ + kUnits)[(block * 4 + t) * 2 + g / 4];
+    const uint32_t mask[2] = {units.x, units.z}, start[2] = {units.y, units.w};
 #pragma unroll
     for (int quad = 0; quad < 2; ++quad) {
-      const uint32_t bit = Permute(start[quad], 0, half_) + static_cast<uint32_t>(Bits(w) * __popc(mask[quad] & below_));
+      const uint32_t bit = start[quad] + static_cast<uint32_t>(Bits(w) * __popc(mask[quad] & below_)), kept = Permute(mask[quad], 0, byte_);
       const auto* words = reinterpret_cast<const uint32_t*>(stage_ + kData + (bit >> 3 & ~3u));
       if constexpr (kBits == 4) {
-        // Twice the byte, so that four bits of it are an offset in the table.
-        const uint32_t kept = __funnelshift_r(mask[quad], mask[quad], shift_ - 2);
-        Spread<Half>(__funnelshift_r(words[0], words[1], bit), kept & 60u, kept >> 4 & 60u, fragments[quad]);
+        const uint2 entry = *reinterpret_cast<const uint2*>(table_ + kept * (kCopies * kEntryBytes));
+        Spread<Half>(ExpandCodes(__funnelshift_r(words[0], words[1], bit), entry, second_, difference_), fragments[quad]);
       } else {
-        Decode<Half>(w, words, bit, mask[quad] >> shift_ & 255u, fragments[quad]);
+        Decode<Half>(w, words, bit, kept, fragments[quad]);
       }
     }
   }
@@ -342,22 +331,21 @@ class BitmapCodesSource {
     if (IsUniform(w) && Bits(w) <= 4) pair = *reinterpret_cast<const uint16_t*>(zero_at_ + 2 * (g % 4)) >> (g < 4 ? 0 : 4) & 0x0f0fu;
     zero_[0] = pair & 255u;
     zero_[1] = pair >> 8;
-    minus_[0] = zero_[0] | zero_[0] << 16;
-    minus_[1] = zero_[1] | zero_[1] << 16;
+    second_ = zero_[1] * 0x11111111u;
+    difference_ = zero_[0] - zero_[1];
+    pairs_[0] = zero_[0] * 0x00010001u;
+    pairs_[1] = zero_[1] * 0x00010001u;
   }
 
-  // codes: from bit 0 on those that are kept, 4 bits each; low, high: offsets of the table's entries of rows 2g and 2g + 1.
   template <class Half>
-  __device__ void Spread(uint32_t codes, uint32_t low, uint32_t high, uint32_t (&fragment)[4]) const {
+  __device__ void Spread(const ExpandedRows& rows, uint32_t (&fragment)[4]) const {
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
-      const uint32_t entry = *reinterpret_cast<const uint32_t*>(table_ + (row == 0 ? low : high));
-      // Bytes in the order of the quad, columns 0, 2, 1, 3; their high halves are anything.
-      const uint32_t bytes = Permute(Permute(codes, zero_[row], 0x4210), codes >> 4, entry);
-      const uint32_t minus = minus_[row] | (Half::kInteger | 0x80008000u);
-      fragment[row] = Half::Fma(AndOr(bytes, 0x000f000fu, Half::kInteger), Half::kOne, minus);
-      fragment[2 + row] = Half::Fma(AndOr(bytes >> 8, 0x000f000fu, Half::kInteger), Half::kOne, minus);
-      codes >>= entry >> 16;
+      // Bytes in the order of the quad, columns 0, 2, 1, 3.
+      const uint32_t bytes = row == 0 ? rows.first : rows.second;
+      const uint32_t zero = pairs_[row] | Half::kInteger, minus = zero | 0x80008000u;
+      fragment[row] = Half::Fma((bytes & 0x000f000fu) ^ zero, Half::kOne, minus);
+      fragment[2 + row] = Half::Fma((bytes >> 8 & 0x000f000fu) ^ zero, Half::kOne, minus);
     }
   }
 
@@ -387,9 +375,10 @@ class BitmapCodesSource {
   int group_, left_;          // of the block that comes next, and the columns of it that are left
   int issued_, issued_left_;  // of the chunk that is issued next
   const unsigned char *scale_at_, *zero_at_;  // of the group, in the stage
-  uint32_t zero_[2], minus_[2];               // of rows 2g and 2g + 1; minus_: in both halves
+  uint32_t zero_[2], pairs_[2];               // of rows 2g and 2g + 1; pairs_: in both halves
+  uint32_t second_, difference_;              // for ExpandCodes
   uint32_t first_;                            // group of the panel
-  uint32_t shift_, below_, half_;             // of this lane's byte of a mask
+  uint32_t below_, byte_;                     // of this lane's byte of a mask
   float of_group_[kTiles][4];
 };
 
