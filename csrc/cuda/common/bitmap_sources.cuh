@@ -172,7 +172,7 @@ struct BitmapCodesWeight {
   const int64_t* panel_offsets;  // [panels + 1]
   const uint16_t* scale;         // bfloat16 [panels, groups, 16], aligned to 16 bytes
   const uint8_t* zero;           // [panels, groups, ZeroBytes(bits)], aligned to 2 bytes, or none
-  int64_t size, zero_size, quads, group_size, groups;
+  int64_t size, quads, group_size, groups;
   int groups_per_chunk;  // 0 where chunks of 128 columns do not end with groups
   int bits;
   Codebook codebook;
@@ -186,9 +186,8 @@ class BitmapCodesSource {
   using Weight = BitmapCodesWeight;
   static constexpr bool kOneShape = kBits == 0, kScaled = true;
   static constexpr int kColumns = 4, kBlocks = 4;
-  static constexpr int kLargestBits = kBits == 0 ? 8 : kBits, kMostGroups = 4;
-  static constexpr int kUnits = 0, kScales = 512, kZeros = kScales + kMostGroups * 32;
-  static constexpr int kData = kZeros + kMostGroups * 16 + 16;
+  static constexpr int kLargestBits = kBits == 0 ? 8 : kBits;
+  static constexpr int kUnits = 0, kGroups = 512, kData = kGroups + 32 * 8;
   static constexpr int kMostBytes = kChunkUnits * 8 * kLargestBits, kStageBytes = kData + kMostBytes + 48;
   static constexpr int kCopies = kTiles == 1 ? 8 : 16, kTableBytes = kBits == 4 ? 256 * kCopies * kEntryBytes : 64;
 
@@ -223,8 +222,9 @@ class BitmapCodesSource {
     first_ = static_cast<uint32_t>(panel * w.groups);
     below_ = (1u << 8 * (g % 4)) - 1;
     byte_ = 0x4440u + static_cast<uint32_t>(g % 4);
-    group_ = issued_ = static_cast<int>(column / w.group_size);
+    issued_ = static_cast<int>(column / w.group_size);
     left_ = issued_left_ = static_cast<int>(w.group_size - column % w.group_size);
+    LoadGroups(w);
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
 #pragma unroll
@@ -244,17 +244,15 @@ class BitmapCodesSource {
     units[0] = make_uint2(next_.unit.words[0], start);
     units[2] = make_uint2(next_.unit.words[1], half);
     at += size;
-    IssueGroups(w, to);
+    reinterpret_cast<uint2*>(to + kGroups)[lane] = make_uint2(scales_, Zeros(w));
+    LoadGroups(w);
     next_ = masks_.Next();
   }
 
-  __device__ void StartChunk(const Weight& w, int stage) {
+  __device__ void StartChunk(const Weight&, int stage) {
     stage_ = ring_ + stage * kStageBytes;
-    scale_at_ = stage_ + kScales;
-    const uint32_t group = first_ + static_cast<uint32_t>(group_);
-    const uint32_t zero = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(w.zero)) + group * static_cast<uint32_t>(ZeroBytes(Bits(w)));
-    zero_at_ = stage_ + kZeros + zero % 16;
-    LoadZeros(w);
+    group_at_ = stage_ + kGroups + static_cast<int>(threadIdx.x) % 32 / 4 * 8;
+    SetZeros();
   }
 
   // A lane's bits of a quad are byte g of its mask. `block` is a constant of an unrolled loop.
@@ -282,8 +280,7 @@ class BitmapCodesSource {
   __device__ void EndBlock(const Weight& w, bool last, float (&sums)[kTiles][4]) {
     left_ -= static_cast<int>(kBlockColumns);
     if (left_ > 0 && !last) return;
-    const int g = static_cast<int>(threadIdx.x) % 32 / 4;
-    const uint32_t pair = reinterpret_cast<const uint32_t*>(scale_at_)[g];
+    const uint32_t pair = *reinterpret_cast<const uint32_t*>(group_at_);
     const float scale[2] = {BitsToFloat(pair << 16), BitsToFloat(pair & 0xffff0000u)};
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
@@ -293,48 +290,46 @@ class BitmapCodesSource {
         of_group_[tile][i] = 0.0f;
       }
     }
-    ++group_;
     left_ = static_cast<int>(w.group_size);
-    scale_at_ += 32;
-    zero_at_ += ZeroBytes(Bits(w));
-    LoadZeros(w);  // of no use after the last group of a chunk: the next chunk has its own
+    group_at_ += 64;
+    SetZeros();  // of no use after the last group of a chunk: the next chunk has its own
   }
 
  private:
-  // Scales and zero points of the groups of the next chunk.
-  __device__ void IssueGroups(const Weight& w, unsigned char* to) {
-    const int first = issued_;
-    int count = w.groups_per_chunk;
-    issued_ += count;
-    if (count == 0) {  // groups and chunks do not end together
-      int columns = kChunkUnits * kColumns;
-      while (columns >= issued_left_) {
-        columns -= issued_left_;
-        ++issued_;
-        issued_left_ = static_cast<int>(w.group_size);
-      }
-      issued_left_ -= columns;
-      count = issued_ + (columns > 0) - first;
+  // Scales and zero points of the groups of the next chunk: a lane has rows 2p and 2p + 1, p = lane % 8, of one of four.
+  __device__ void LoadGroups(const Weight& w) {
+    const int lane = static_cast<int>(threadIdx.x) % 32, own = issued_ + lane / 8, row = lane % 8 * 2;
+    scales_ = zeros_ = 0;
+    if (own < w.groups) {
+      const int64_t group = first_ + static_cast<uint32_t>(own);
+      scales_ = __ldg(reinterpret_cast<const uint32_t*>(w.scale + group * kPanelRows + row));
+      if (IsUniform(w)) zeros_ = __ldg(reinterpret_cast<const uint16_t*>(w.zero + group * ZeroBytes(Bits(w)) + (Bits(w) > 4 ? row : row % 8)));
     }
-    const int there = min(count, static_cast<int>(w.groups) - first), bytes = static_cast<int>(ZeroBytes(Bits(w)));
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    const uint64_t group = first_ + static_cast<uint32_t>(first);
-    if (lane < 2 * there) CopyAsync16(to + kScales + lane * 16, reinterpret_cast<const uint8_t*>(w.scale) + group * 32 + lane * 16);
-    if (IsUniform(w)) CopyRange<kMostGroups * 16>(w.zero + group * bytes, w.zero + w.zero_size, there * bytes, to + kZeros);
+    issued_ += w.groups_per_chunk;
+    if (w.groups_per_chunk != 0) return;
+    int columns = kChunkUnits * kColumns;  // groups and chunks do not end together
+    while (columns >= issued_left_) {
+      columns -= issued_left_;
+      ++issued_;
+      issued_left_ = static_cast<int>(w.group_size);
+    }
+    issued_left_ -= columns;
   }
 
-  // The zero points of rows 2g and 2g + 1.
-  __device__ void LoadZeros(const Weight& w) {
-    const int g = static_cast<int>(threadIdx.x) % 32 / 4;
-    uint32_t pair = 0;
-    if (IsUniform(w) && Bits(w) > 4) pair = *reinterpret_cast<const uint16_t*>(zero_at_ + 2 * g);
-    if (IsUniform(w) && Bits(w) <= 4) pair = *reinterpret_cast<const uint16_t*>(zero_at_ + 2 * (g % 4)) >> (g < 4 ? 0 : 4) & 0x0f0fu;
-    zero_[0] = pair & 255u;
-    zero_[1] = pair >> 8;
+  // The zero points of this lane's two rows, a half each.
+  __device__ uint32_t Zeros(const Weight& w) const {
+    if (Bits(w) > 4) return Permute(zeros_, 0, 0x4140);
+    return Permute(zeros_ >> static_cast<int>(threadIdx.x) % 8 / 4 * 4, 0, 0x4140) & 0x000f000fu;
+  }
+
+  // Those of rows 2g and 2g + 1, of the group that comes next.
+  __device__ void SetZeros() {
+    const uint32_t zeros = *reinterpret_cast<const uint32_t*>(group_at_ + 4);
+    zero_[0] = zeros & 0xffffu;
+    zero_[1] = zeros >> 16;
     second_ = zero_[1] * 0x11111111u;
     difference_ = zero_[0] - zero_[1];
-    pairs_[0] = zero_[0] * 0x00010001u;
-    pairs_[1] = zero_[1] * 0x00010001u;
+    first_pair_ = zero_[0] * 0x00010001u;
   }
 
   template <class Half>
@@ -343,7 +338,7 @@ class BitmapCodesSource {
     for (int row = 0; row < 2; ++row) {
       // Bytes in the order of the quad, columns 0, 2, 1, 3.
       const uint32_t bytes = row == 0 ? rows.first : rows.second;
-      const uint32_t zero = pairs_[row] | Half::kInteger, minus = zero | 0x80008000u;
+      const uint32_t zero = AndOr(row == 0 ? first_pair_ : second_, 0x000f000fu, Half::kInteger), minus = zero | 0x80008000u;
       fragment[row] = Half::Fma((bytes & 0x000f000fu) ^ zero, Half::kOne, minus);
       fragment[2 + row] = Half::Fma((bytes >> 8 & 0x000f000fu) ^ zero, Half::kOne, minus);
     }
@@ -372,10 +367,11 @@ class BitmapCodesSource {
   const unsigned char *stage_, *table_;
   MaskReader<4> masks_;
   ChunkMask<4> next_;
-  int group_, left_;          // of the block that comes next, and the columns of it that are left
-  int issued_, issued_left_;  // of the chunk that is issued next
-  const unsigned char *scale_at_, *zero_at_;  // of the group, in the stage
-  uint32_t zero_[2], pairs_[2];               // of rows 2g and 2g + 1; pairs_: in both halves
+  int left_;                  // columns of the group of the block that comes next
+  int issued_, issued_left_;  // group of the chunk after the one that is issued next, and columns of it
+  uint32_t scales_, zeros_;   // of the chunk that is issued next
+  const unsigned char* group_at_;  // of the group that is multiplied, in the stage
+  uint32_t zero_[2], first_pair_;             // of rows 2g and 2g + 1; first_pair_: the first in both halves
   uint32_t second_, difference_;              // for ExpandCodes
   uint32_t first_;                            // group of the panel
   uint32_t below_, byte_;                     // of this lane's byte of a mask
