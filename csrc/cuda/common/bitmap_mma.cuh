@@ -16,8 +16,8 @@
 // of gridDim.y blocks by AddPartialSums in theirs: results do not depend on timing. Work is balanced by columns, which is
 // what instructions and masks cost; panels of unequal length are balanced by the scheduler, block by block.
 //
-// Bound at 50 % and few tokens: instructions. Counted in the code for sm_90, a position costs about 9, of values and of
-// 4-bit codes (a third of it finds and copies the survivors); the bandwidth of an H200 leaves time for 7.8 and 3.1.
+// Bound at 50 % and few tokens: instructions. Counted in the code for sm_90, a position costs about 9 of values, 7.3 of 4-bit
+// codes and 8 tokens, 8.4 and 16 tokens (groups of 64); the bandwidth of an H200 leaves time for 7.8 and 3.1.
 #pragma once
 #include "bitmap.cuh"
 #include "ptx.cuh"
@@ -81,6 +81,20 @@ template <class Source, class Shape>
 PRISM_HOST_DEVICE constexpr int BitmapMmaSharedBytes() {
   constexpr int kRing = kMmaWarps * Shape::kPanels * Shape::kStages * Source::kStageBytes + Source::kTableBytes;
   return (kRing > Shape::kSumBytes ? kRing : Shape::kSumBytes) + Shape::kBlockPanels * Shape::kSplit * 2 * 4;
+}
+
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+inline constexpr int kMultiprocessorSharedBytes = 164 * 1024;
+#else
+inline constexpr int kMultiprocessorSharedBytes = 228 * 1024;
+#endif
+
+// Blocks that a multiprocessor should hold at once: no fewer registers than for those whose shared memory fits.
+template <class Source, class Shape>
+PRISM_HOST_DEVICE constexpr int BitmapMmaBlocks() {
+  if (Source::kOneShape) return 1;
+  constexpr int kFit = kMultiprocessorSharedBytes / (BitmapMmaSharedBytes<Source, Shape>() + 1024);
+  return kFit < Shape::kBlocks ? (kFit < 1 ? 1 : kFit) : Shape::kBlocks;
 }
 
 // y, once the sum is complete.
@@ -272,7 +286,7 @@ __device__ inline void MultiplyBlock(const typename Source::Weight& weight, int 
 }
 
 template <class Source, class Half, class Shape>
-__global__ void __launch_bounds__(kMmaThreads, Source::kOneShape ? 1 : Shape::kBlocks) BitmapMmaKernel(typename Source::Weight weight, BitmapMmaArgs a) {
+__global__ void __launch_bounds__(kMmaThreads, BitmapMmaBlocks<Source, Shape>()) BitmapMmaKernel(typename Source::Weight weight, BitmapMmaArgs a) {
   PRISM_DYNAMIC_SMEM(shared);
   const ChunkShare chunks = OwnChunks<Source, Shape>(a.k);
   Source source[Shape::kPanels];
