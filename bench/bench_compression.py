@@ -1,10 +1,13 @@
 """Compressing a random Llama of 1.1 B parameters: seconds per block, the share of kernels, and peak memory.
 
 `python -m bench.bench_compression` compresses the same checkpoint with every preset, each in a process of its own, so
-that its peak of resident memory is its own. Memory is compared with two blocks and the activations, which is what
-compression block by block should need: the block in work and its packed form, and the hidden states of all calibration
-tokens before and after it. Time in the project's ops ("kernels") and in dense products of torch is taken by a dispatch
-mode; the rest is Python, copies and files. Rows are kept, and the same command again measures only what is missing.
+that its peak of resident memory is its own. Memory is compared with two blocks and the activations (the hidden states
+of all calibration tokens before and after a block); the peak counts everything above the start, also what lies outside
+the blocks and the libraries that are loaded meanwhile. Where X^T X is needed, the table has the largest of a block,
+whole in float32, and what must be in memory with it at least: one block, the hidden states once, and X^T X and what is
+derived from it, a triangle each. Time in the project's ops ("kernels") and in dense products of torch is taken by a
+dispatch mode; the rest is Python, copies and files. Rows are kept, and the same command again measures only what is
+missing.
 """
 
 import argparse
@@ -31,11 +34,10 @@ _TINY = {
     "max_position_embeddings": 128, "tie_word_embeddings": False,
 }  # fmt: skip
 _PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "linear", "matmul", "_scaled_dot_product", "cholesky", "linalg_")
-_SHARD_BYTES = 100_000_000  # what the writer holds back is no part of compression
 
 COLUMNS = (
     "preset", "seconds per block", "kernels", "dense products", "peak above start, MB", "two blocks + activations, MB",
-    "ratio", "outside blocks, MB", "competing cores",
+    "ratio", "outside blocks, MB", "largest X^T X, MB", "block + X^T X + hidden states, MB", "competing cores",
 )  # fmt: skip
 
 
@@ -98,6 +100,8 @@ def measure(folder: Path, preset: str, samples: int, seqlen: int) -> dict[str, A
     block = sum(parameter.numel() for parameter in layers[0].parameters()) * 2
     outside = sum(parameter.numel() for parameter in skeleton.parameters()) * 2 - len(layers) * block
     activations = 2 * ids.numel() * config.hidden_size * 2 if recipe.needs_calibration else 0
+    widest = max(m.in_features for m in layers[0].modules() if isinstance(m, torch.nn.Linear))
+    products = 4 * widest**2 if recipe.needs_gram else 0
     begun, laps, clock = memory("VmRSS"), [time.perf_counter()], OpClock()
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch, clock:
         saved = compress_to_checkpoint(
@@ -107,7 +111,6 @@ def measure(folder: Path, preset: str, samples: int, seqlen: int) -> dict[str, A
             calibration=ids if recipe.needs_calibration else None,
             tokenizer=_NoTokenizer(),
             progress=lambda done, total, name: laps.append(time.perf_counter()),
-            shard_bytes=_SHARD_BYTES,
         )
         peak = memory("VmHWM")
         bits = open_checkpoint(saved).bits_per_weight
@@ -122,6 +125,8 @@ def measure(folder: Path, preset: str, samples: int, seqlen: int) -> dict[str, A
         "peak_bytes": peak - begun,
         "two_blocks_and_activations_bytes": 2 * block + activations,
         "outside_bytes": outside,
+        "products_bytes": products,
+        "least_bytes": block + products + activations // 2 if products else 0,
         "bits_per_weight": bits,
         "competing_cores": competing_cores(),
     }
@@ -146,6 +151,7 @@ def lines(rows: list[dict[str, Any]]) -> list[list[str]]:
             f"{row['two_blocks_and_activations_bytes'] / 1e6:.0f}",
             f"{row['peak_bytes'] / row['two_blocks_and_activations_bytes']:.2f}",
             f"{row['outside_bytes'] / 1e6:.0f}",
+            *(f"{row[name] / 1e6:.0f}" if row["products_bytes"] else "" for name in ("products_bytes", "least_bytes")),
             f"{row['competing_cores']:.1f}",
         ]
         for row in rows

@@ -33,8 +33,12 @@ namespace avx512_bf16 {
 extern const BitmapDualShiftLinearKernel kBitmapDualShiftLinear;
 }
 
-// Tokens up to which activations of 16 bits multiply 4-bit codes faster than bfloat16 does.
-inline constexpr int64_t kBitmapDualShiftLinearInt16Tokens = 8;
+// How many tokens take activations of 16 bits: 4-bit codes have a look-up of bfloat16, and with AVX2 decoding takes most of
+// the time.
+inline int64_t BitmapDualShiftLinearInt16Tokens(int bits) {
+  if (ActiveIsa() < Isa::kAvx512) return 0;
+  return bits == 4 ? 8 : 16;
+}
 
 // Groups of whole quads have kernels for each instruction set; any other group size takes one generic kernel.
 const BitmapDualShiftLinearKernel& PickBitmapDualShiftLinear(Arithmetic arithmetic, int64_t group_size, int64_t k);

@@ -65,7 +65,10 @@ const DualShiftLinearKernel& PickDualShiftLinear(Arithmetic arithmetic, int64_t 
 #if PRISM_X86
     table.avx2 = int8 ? &avx2::kDualShiftLinearInt8 : &avx2::kDualShiftLinear;
     table.avx512 = int8 ? &avx512::kDualShiftLinearInt8 : &avx512::kDualShiftLinear;
-    if (arithmetic == Arithmetic::kInt16) table.avx512 = &avx512::kDualShiftLinearInt16;
+    if (arithmetic == Arithmetic::kInt16) {
+      table.avx2 = &avx2::kDualShiftLinearInt16;
+      table.avx512 = &avx512::kDualShiftLinearInt16;
+    }
     if (arithmetic == Arithmetic::kBFloat16) table.avx512_bf16 = &avx512_bf16::kDualShiftLinear;
 #endif
   }

@@ -19,7 +19,7 @@ namespace generic {
 extern const DualShiftLinearKernel kDualShiftLinear, kDualShiftLinearInt8, kDualShiftLinearAnyGroup;
 }
 namespace avx2 {
-extern const DualShiftLinearKernel kDualShiftLinear, kDualShiftLinearInt8;
+extern const DualShiftLinearKernel kDualShiftLinear, kDualShiftLinearInt16, kDualShiftLinearInt8;
 }
 namespace avx512 {
 extern const DualShiftLinearKernel kDualShiftLinear, kDualShiftLinearInt16, kDualShiftLinearInt8;
@@ -28,8 +28,12 @@ namespace avx512_bf16 {
 extern const DualShiftLinearKernel kDualShiftLinear;
 }
 
-// Tokens up to which activations of 16 bits multiply 4-bit codes faster than bfloat16 does.
-inline constexpr int64_t kDualShiftLinearInt16Tokens = 2;
+// How many tokens take activations of 16 bits. With AVX-512 4-bit codes have a look-up of bfloat16, with AVX2 more sums do
+// not fit the registers, nor products of 8-bit codes 16 bits.
+inline int64_t DualShiftLinearInt16Tokens(int bits) {
+  if (ActiveIsa() >= Isa::kAvx512) return bits == 4 ? 2 : 16;
+  return ActiveIsa() == Isa::kAvx2 && bits < 8 ? 2 : 0;
+}
 
 // Groups of whole blocks of codes have kernels for each instruction set; any other group size takes one generic kernel.
 const DualShiftLinearKernel& PickDualShiftLinear(Arithmetic arithmetic, int64_t group_size, int64_t k);

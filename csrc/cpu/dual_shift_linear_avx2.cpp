@@ -1,4 +1,4 @@
-// Both halves of a panel at a time: float32 products of converted codes, and integer products.
+// Both halves of a panel at a time: float32 products of converted codes, and integer products of 8 or 16-bit activations.
 #include "dual_shift_linear.h"
 
 #if PRISM_X86
@@ -21,9 +21,27 @@ void Run(const QuadLinearArgs& a, const PlaneCodes& weight, int64_t begin, int64
   RunWidths<Convert, Convert, Convert, Convert, Float32Wide, Float32Wide>(a, weight, begin, end);
 }
 
+template <int kBits>
+void RunInt16Bits(const QuadLinearArgs& a, const PlaneCodes& weight, int64_t begin, int64_t end) {
+  RunFew<Planes<kBits>, Int16Widths>(a, Int16(a.grid), weight.blocks * kBlockQuads, begin, end,
+                                     [&](int64_t panel, int) { return Planes<kBits>(weight, panel); });
+}
+
+// Up to 6 bits (DualShiftLinearInt16Tokens).
+void RunInt16(const QuadLinearArgs& a, const PlaneCodes& weight, int64_t begin, int64_t end) {
+  switch (weight.bits) {
+    case 2: return RunInt16Bits<2>(a, weight, begin, end);
+    case 3: return RunInt16Bits<3>(a, weight, begin, end);
+    case 4: return RunInt16Bits<4>(a, weight, begin, end);
+    case 5: return RunInt16Bits<5>(a, weight, begin, end);
+    default: return RunInt16Bits<6>(a, weight, begin, end);
+  }
+}
+
 }  // namespace
 
 const DualShiftLinearKernel kDualShiftLinear = {Arrange<Arithmetic::kFloat32>, Run, 4, kWidths, kWidths};
+const DualShiftLinearKernel kDualShiftLinearInt16 = {Arrange<Arithmetic::kInt16>, RunInt16, 2, kInt16Widths, kInt16Widths};
 const DualShiftLinearKernel kDualShiftLinearInt8 = {
     Arrange<Arithmetic::kInt8>, RunWidths<Int8, Int8, Int8, Int8, Int8Wide, Int8Wide>, 1, kWidths, kWidths};
 

@@ -17,12 +17,15 @@ constexpr int kManyStrips = 2;
 constexpr int kSumRegisters = 8;  // what sums of few tokens may take
 #ifdef PRISM_FEW_TILES
 using FewWidths = Widths<2>;
+using Int16Widths = Widths<2>;
 using ManyWidths = Widths<2>;
 #else
 using FewWidths = Widths<1, 4>;
+using Int16Widths = Widths<1, 2>;  // two sums per token and strip
 using ManyWidths = Widths<4>;
 #endif
 inline constexpr TokenWidths kWidths = MakeWidths(FewWidths(), ManyWidths());
+inline constexpr TokenWidths kInt16Widths = MakeWidths(Int16Widths(), Int16Widths());
 using Floats = __m256;
 using Ints = __m256i;
 
@@ -186,6 +189,20 @@ struct Int8 {
     return segment.first ? Start(segment.start[strip], sum) : _mm256_setzero_si256();
   }
   Ints mask;
+};
+
+// Activations of 16 bits: unsigned codes of up to 6 bits times their low bytes, and times their high bytes.
+struct Int16 : Int8 {
+  static constexpr int kParts = 2, kPlanes = 2, kSumWords = 2;
+  using Int8::Int8;
+  // The sum comes negated.
+  static PRISM_INLINE Ints Start(Ints zero, const uint32_t* negative_sum) {
+    return _mm256_mullo_epi32(zero, _mm256_set1_epi32(static_cast<int>(*negative_sum)));
+  }
+  static PRISM_INLINE Ints Plus(Ints low, Ints high) { return _mm256_add_epi32(low, _mm256_slli_epi32(high, 8)); }
+  static PRISM_INLINE Floats GroupScale(Floats scale, const uint32_t* x_scale) {
+    return _mm256_mul_ps(scale, _mm256_set1_ps(AsFloat(x_scale)));
+  }
 };
 
 // 8-bit codes, a nibble at a time.

@@ -191,6 +191,13 @@ struct Int8 {
   Ints mask;
 };
 
+// Codes whose upper bits are 0 already.
+struct Int8Clean : Int8 {
+  explicit Int8Clean(const QuadGrid& grid) : Int8(grid) {}
+  template <int kPart>
+  PRISM_INLINE Ints Decode(Ints quad, Ints) const { return quad; }
+};
+
 // Activations of 16 bits: unsigned codes times their low bytes, and times their high bytes. kMasked: whether codes still
 // need their upper bits cleared.
 template <bool kMasked>

@@ -162,16 +162,14 @@ inline Arithmetic ExactArithmetic(DType x_dtype) {
 // is 2^-16 of the largest x * c of the group, where bfloat16 rounds each of them by up to 2^-9 of itself.
 inline bool FitsInt16(const QuadGrid& grid, int64_t k) {
   const int64_t columns = std::min(grid.group_size, k), top = (1 << grid.bits) - 1;
-  return ActiveIsa() >= Isa::kAvx512 && grid.codebook == Codebook::kUniform && columns <= 256 && columns * top <= 65535;
+  return grid.codebook == Codebook::kUniform && columns <= 256 && columns * top <= 65535;
 }
 
-// `int16_tokens`: up to how many 16-bit activations are faster than a look-up of bfloat16, which only codes of up to 4 bits
-// have; it is made for 4.
+// `int16_tokens`: up to how many the kernels of 16-bit activations are faster than the others.
 inline Arithmetic ArithmeticFor(DType x_dtype, bool int8_activations, const QuadGrid& grid, int64_t m, int64_t k,
                                 int64_t int16_tokens) {
   if (int8_activations) return Arithmetic::kInt8;
-  const int64_t tokens = grid.bits == 4 ? int16_tokens : 16;
-  if (x_dtype == DType::kBFloat16 && m <= tokens && FitsInt16(grid, k)) return Arithmetic::kInt16;
+  if (x_dtype == DType::kBFloat16 && m <= int16_tokens && FitsInt16(grid, k)) return Arithmetic::kInt16;
   return ExactArithmetic(x_dtype);
 }
 

@@ -1,6 +1,7 @@
-// A block makes 32 rows of y for up to 64 tokens. It walks along k in chunks of columns: its 8 warps scatter the survivors of
-// 4 rows each into a cleared tile [32, chunk] in shared memory, and after one barrier the same warps multiply that tile with
-// mma.m16n8k16, 2 panels of 16 rows x 4 parts of the chunk; the parts are added in order at the end. Tiles alternate between
+// A block makes 32 rows of y, or 16, for up to 64 tokens. It walks along k in chunks of columns: its 8 warps scatter the
+// survivors of 4 rows each, or 2, into a cleared tile [rows, chunk] in shared memory, and after one barrier the same warps
+// multiply that tile with mma.m16n8k16, panels of 16 rows x parts of the chunk; the parts are added in order at the end. 32
+// rows read x half as often; 16 are for few tokens and matrices that would not fill the GPU otherwise. Tiles alternate between
 // two buffers, and the survivors of the next chunk are loaded before this one is multiplied. Needs columns that rise in each
 // row, and finite x: a tile multiplies pruned weights as zeros.
 //
@@ -27,21 +28,27 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
-constexpr int kRowsPerWarp = 4;
-constexpr int kRows = kWarps * kRowsPerWarp;  // of a tile
-constexpr int kPanels = kRows / 16;
-constexpr int kParts = kWarps / kPanels;     // of a chunk, each multiplied by a warp
-constexpr int kChunkUnit = 32 * kParts;
-constexpr int kMostChunk = 512;              // two buffers then take 68 KB
+constexpr int kChunkUnit = 128;
+constexpr int kMostChunk = 512;              // two buffers of 32 rows then take 68 KB
 constexpr int kMostTokens = 64;
 constexpr int kSteps = 4;                    // pairs of survivors that a lane holds of a row
 constexpr int kStepSurvivors = 64;           // of a warp
 constexpr int kSurvivorsPerChunk = 192;      // of a mean row: a window of 4 steps holds it with 6 sigma to spare
-constexpr int kSumStride = kRows + 1;
+constexpr int kFewTokens = 16;               // up to which tiles of 16 rows are made
 constexpr unsigned kAll = 0xffffffffu;
 // Row-split gathers cost a clock per 16 bytes of 8 tokens, 2 per survivor; a tile about 1/32 per weight, survivor or not.
 constexpr int64_t kWeightsPerGather = 64;
 constexpr int64_t kFarthest = int64_t{1} << 30;  // survivors of a warp's rows, from the first on
+
+// A block's tile: the rows that each warp fills, the panels and the parts of a chunk that each warp multiplies.
+template <int kRowsPerWarp_>
+struct Tile {
+  static constexpr int kRowsPerWarp = kRowsPerWarp_;
+  static constexpr int kRows = kWarps * kRowsPerWarp;
+  static constexpr int kPanels = kRows / 16;
+  static constexpr int kParts = kWarps / kPanels;
+  static constexpr int kSumStride = kRows + 1;
+};
 
 // Elements, not bytes. 64 bytes more than a multiple of 128: 16-byte loads of two neighbouring rows then share no bank.
 __device__ __host__ inline int TileStride(int chunk) { return chunk + 32; }
@@ -110,7 +117,8 @@ struct Window {
     }
   }
 
-  // Of a window loaded at `row`. Stores what lies in columns [begin, begin + chunk) to the row of a tile; returns how many the warp stored.
+  // Of a window loaded at `row`: stores what lies in columns [begin, begin + chunk) to a row of a tile, and returns how many
+  // the warp stored.
   __device__ int Scatter(const Cursor& row, uint32_t begin, uint32_t chunk, SharedAddress tile_row, int lane) const {
     // Of this lane's first survivor behind the cursor; -1, which is none of the row, where the window begins one before it.
     const int behind = 2 * lane - (row.next & 1);
@@ -134,12 +142,13 @@ struct Window {
 __device__ int Clamp(int64_t value) { return static_cast<int>(min(max(value, int64_t{0}), kFarthest)); }
 
 // Where the survivors of this warp's rows begin, and the cursor of this lane's row; rows past n are empty.
-__device__ Streams FindRows(const CsrRows& w, int64_t first_row, int chunk, int lane, Cursor& mine) {
+__device__ Streams FindRows(const CsrRows& w, int64_t first_row, int num_rows, int chunk, int lane, Cursor& mine) {
   const auto offset = [&](int64_t row) { return w.Offset(min(row, w.n)); };
-  const int64_t origin = offset(first_row) & ~int64_t{1}, row = first_row + min(lane, kRowsPerWarp - 1);
+  const int64_t origin = offset(first_row) & ~int64_t{1}, row = first_row + min(lane, num_rows - 1);
   mine.next = Clamp(offset(row) - origin);
   mine.end = max(Clamp(offset(row + 1) - origin), mine.next);
-  const float mean = static_cast<float>(mine.end - mine.next) * static_cast<float>(chunk) / static_cast<float>(w.k);
+  const float chunks = static_cast<float>(max(w.k, int64_t{1})) / static_cast<float>(chunk);
+  const float mean = static_cast<float>(mine.end - mine.next) / chunks;
   mine.steps = 1 + static_cast<int>(min((1.25f * mean + 16.0f) / kStepSurvivors, kSteps - 1.0f));
   const auto* columns = static_cast<const char*>(w.columns) + origin * (w.wide_columns ? 4 : 2);
   return {static_cast<const uint16_t*>(w.values) + origin, columns};
@@ -147,7 +156,7 @@ __device__ Streams FindRows(const CsrRows& w, int64_t first_row, int chunk, int 
 
 // Clears this warp's rows of a tile, fills them with the survivors of columns [begin, begin + chunk), and loads those that
 // follow.
-template <bool kWide>
+template <bool kWide, int kRowsPerWarp>
 __device__ void FillRows(const Streams& streams, Cursor& mine, Window<kWide> (&windows)[kRowsPerWarp], uint32_t begin, int chunk,
                          uint16_t* tile, int lane) {
   const int stride = TileStride(chunk);
@@ -191,8 +200,9 @@ struct Tokens {
 
 // sums += panel [16, chunk] x tokens, this warp's part of the chunk. Columns are permuted alike in both: lane t takes
 // 8t..8t+7 of 32, the fragments of two steps of 16.
-template <DType kDType, int kTiles>
-__device__ void Multiply(const uint16_t* panel, int chunk, int part, int64_t begin, const Tokens& tokens, float (&sums)[kTiles][4]) {
+template <DType kDType, int kParts, int kTiles>
+__device__ void Multiply(const uint16_t* panel, int chunk, int part, int64_t begin, const Tokens& tokens,
+                         float (&sums)[kTiles][4]) {
   const int g = static_cast<int>(threadIdx.x) % 32 / 4, t = static_cast<int>(threadIdx.x) % 4;
   const int stride = TileStride(chunk);
   const int64_t left = tokens.m - tokens.first - g;
@@ -225,11 +235,11 @@ __device__ void Multiply(const uint16_t* panel, int chunk, int part, int64_t beg
 }
 
 // Adds the parts in order and stores [tokens, rows].
-template <int kTiles>
+template <class T, int kTiles>
 __device__ void Finish(const CsrLinearArgs& a, int64_t n, int64_t first_row, int64_t first_token, const float (&sums)[kTiles][4],
                        float* shared) {
   constexpr int kTokens = 8 * kTiles;
-  const int warp = static_cast<int>(threadIdx.x) / 32, panel = warp % kPanels, part = warp / kPanels;
+  const int warp = static_cast<int>(threadIdx.x) / 32, panel = warp % T::kPanels, part = warp / T::kPanels;
   const int g = static_cast<int>(threadIdx.x) % 32 / 4, t = static_cast<int>(threadIdx.x) % 4;
   __syncthreads();  // the last tile was read
 #pragma unroll
@@ -237,16 +247,16 @@ __device__ void Finish(const CsrLinearArgs& a, int64_t n, int64_t first_row, int
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const int row = 16 * panel + g + 8 * (i / 2), token = 8 * tile + 2 * t + i % 2;
-      shared[(part * kTokens + token) * kSumStride + row] = sums[tile][i];
+      shared[(part * kTokens + token) * T::kSumStride + row] = sums[tile][i];
     }
   }
   __syncthreads();
-  for (int i = static_cast<int>(threadIdx.x); i < kTokens * kRows; i += kThreads) {
-    const int64_t row = first_row + i % kRows, token = first_token + i / kRows;
+  for (int i = static_cast<int>(threadIdx.x); i < kTokens * T::kRows; i += kThreads) {
+    const int64_t row = first_row + i % T::kRows, token = first_token + i / T::kRows;
     if (row >= n || token >= a.m) continue;
     float sum = 0.0f;
 #pragma unroll
-    for (int p = 0; p < kParts; ++p) sum += shared[(p * kTokens + i / kRows) * kSumStride + i % kRows];
+    for (int p = 0; p < T::kParts; ++p) sum += shared[(p * kTokens + i / T::kRows) * T::kSumStride + i % T::kRows];
     if (a.bias != nullptr) sum += LoadFloat(a.bias, a.dtype, row);
     StoreFloat(sum, a.y, a.dtype, token * n + row);
   }
@@ -254,59 +264,67 @@ __device__ void Finish(const CsrLinearArgs& a, int64_t n, int64_t first_row, int
 
 // Two blocks per multiprocessor; columns of 32 bits, which only matrices of more than 65536 columns have, leave room for one.
 // Grid: tiles of rows, and within each tiles of tokens, so that blocks that read the same survivors run together.
-template <DType kDType, bool kWide, int kTiles>
-__global__ void __launch_bounds__(kThreads, kWide ? 1 : 2) CsrTilesKernel(CsrRows w, CsrLinearArgs a, int64_t x_stride, int token_tiles, int chunk) {
+template <DType kDType, bool kWide, int kRowsPerWarp, int kTiles>
+__global__ void __launch_bounds__(kThreads, kWide ? 1 : 2)
+    CsrTilesKernel(CsrRows w, CsrLinearArgs a, int64_t x_stride, int token_tiles, int chunk) {
+  using T = Tile<kRowsPerWarp>;
   PRISM_DYNAMIC_SMEM(shared);
   auto* const tiles = reinterpret_cast<uint16_t*>(shared);
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32, stride = TileStride(chunk);
-  const int64_t first_row = static_cast<int64_t>(blockIdx.x / token_tiles) * kRows;
+  const int64_t first_row = static_cast<int64_t>(blockIdx.x / token_tiles) * T::kRows;
   const Tokens tokens = {static_cast<const uint16_t*>(a.x), x_stride,
                          static_cast<int64_t>(blockIdx.x % token_tiles) * 8 * kTiles, a.m};
   Cursor mine;
-  const Streams streams = FindRows(w, first_row + warp * kRowsPerWarp, chunk, lane, mine);
+  const Streams streams = FindRows(w, first_row + warp * kRowsPerWarp, kRowsPerWarp, chunk, lane, mine);
   Window<kWide> windows[kRowsPerWarp];
 #pragma unroll
   for (int r = 0; r < kRowsPerWarp; ++r) windows[r].Load(streams, CursorOf(mine, r), lane);
   float sums[kTiles][4] = {};
   int buffer = 0;
   for (int64_t begin = 0; begin < w.k; begin += chunk) {
-    uint16_t* const tile = tiles + buffer * kRows * stride;
+    uint16_t* const tile = tiles + buffer * T::kRows * stride;
     FillRows(streams, mine, windows, static_cast<uint32_t>(begin), chunk, tile + warp * kRowsPerWarp * stride, lane);
     // The buffer that comes next was read before every warp came here.
     __syncthreads();
-    Multiply<kDType, kTiles>(tile + warp % kPanels * 16 * stride, chunk, warp / kPanels, begin, tokens, sums);
+    const uint16_t* const panel = tile + warp % T::kPanels * 16 * stride;
+    Multiply<kDType, T::kParts>(panel, chunk, warp / T::kPanels, begin, tokens, sums);
     buffer ^= 1;
   }
-  Finish<kTiles>(a, w.n, first_row, tokens.first, sums, reinterpret_cast<float*>(shared));
+  Finish<T>(a, w.n, first_row, tokens.first, sums, reinterpret_cast<float*>(shared));
 }
 
 bool ReadsInPlace(const void* x, int64_t k) { return k % 8 == 0 && reinterpret_cast<uintptr_t>(x) % 16 == 0; }
 int64_t PaddedColumns(int64_t k) { return CeilDiv(k, int64_t{8}) * 8; }
 
-template <DType kDType, bool kWide, int kTiles>
+template <DType kDType, bool kWide, int kRowsPerWarp, int kTiles>
 cudaError_t LaunchTiles(const CsrRows& w, const CsrLinearArgs& a, int64_t x_stride, cudaStream_t stream) {
+  using T = Tile<kRowsPerWarp>;
   const int64_t wanted = kSurvivorsPerChunk * w.n * w.k / max(w.num_values, int64_t{1}) / kChunkUnit * kChunkUnit;
   const int64_t most = min(CeilDiv(w.k, int64_t{kChunkUnit}) * kChunkUnit, int64_t{kMostChunk});
   const auto chunk = static_cast<int>(max(min(wanted, most), int64_t{kChunkUnit}));
-  const size_t tiles = size_t{2} * kRows * static_cast<size_t>(TileStride(chunk)) * 2;
-  const size_t sums = size_t{kParts} * 8 * kTiles * kSumStride * sizeof(float);
+  const size_t tiles = size_t{2} * T::kRows * static_cast<size_t>(TileStride(chunk)) * 2;
+  const size_t sums = size_t{T::kParts} * 8 * kTiles * T::kSumStride * sizeof(float);
   const int64_t token_tiles = CeilDiv(a.m, int64_t{8 * kTiles});
-  const auto grid = static_cast<unsigned>(CeilDiv(w.n, int64_t{kRows}) * token_tiles);
-  return Launch(CsrTilesKernel<kDType, kWide, kTiles>, grid, kThreads, max(tiles, sums), stream, w, a, x_stride,
+  const auto grid = static_cast<unsigned>(CeilDiv(w.n, int64_t{T::kRows}) * token_tiles);
+  return Launch(CsrTilesKernel<kDType, kWide, kRowsPerWarp, kTiles>, grid, kThreads, max(tiles, sums), stream, w, a, x_stride,
                 static_cast<int>(token_tiles), chunk);
 }
 
-template <DType kDType, bool kWide>
+template <DType kDType, bool kWide, int kRowsPerWarp>
 cudaError_t LaunchTokens(const CsrRows& w, const CsrLinearArgs& a, int64_t x_stride, cudaStream_t stream) {
-  if (a.m <= 8) return LaunchTiles<kDType, kWide, 1>(w, a, x_stride, stream);
-  if (a.m <= 16) return LaunchTiles<kDType, kWide, 2>(w, a, x_stride, stream);
-  if (a.m <= 32) return LaunchTiles<kDType, kWide, 4>(w, a, x_stride, stream);
-  return LaunchTiles<kDType, kWide, kMostTokens / 8>(w, a, x_stride, stream);
+  if (a.m <= 8) return LaunchTiles<kDType, kWide, kRowsPerWarp, 1>(w, a, x_stride, stream);
+  if (a.m <= kFewTokens) return LaunchTiles<kDType, kWide, kRowsPerWarp, 2>(w, a, x_stride, stream);
+  constexpr int kMostRows = kWide ? 2 : 4;  // per warp; wide columns take the registers of more
+  if (a.m <= 32) return LaunchTiles<kDType, kWide, kMostRows, 4>(w, a, x_stride, stream);
+  return LaunchTiles<kDType, kWide, kMostRows, kMostTokens / 8>(w, a, x_stride, stream);
 }
 
 template <DType kDType>
 cudaError_t LaunchColumns(const CsrRows& w, const CsrLinearArgs& a, int64_t x_stride, cudaStream_t stream) {
-  return w.wide_columns ? LaunchTokens<kDType, true>(w, a, x_stride, stream) : LaunchTokens<kDType, false>(w, a, x_stride, stream);
+  if (w.wide_columns) return LaunchTokens<kDType, true, 2>(w, a, x_stride, stream);
+  // Two blocks are resident on a multiprocessor: with one, its barriers and loads would be all that it waits for.
+  const bool fills = CeilDiv(w.n, int64_t{Tile<4>::kRows}) >= int64_t{2} * NumMultiprocessors();
+  return fills ? LaunchTokens<kDType, false, 4>(w, a, x_stride, stream) : LaunchTokens<kDType, false, 2>(w, a, x_stride, stream);
 }
 
 }  // namespace

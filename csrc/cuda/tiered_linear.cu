@@ -166,7 +166,7 @@ class TieredWarp {
       for (int i = 0; i < kSegmentVectors; ++i) {
         if (copied_ + 512 * i < stop_) CopyAsync16(ring + slot + 512 * i, from_ + 512 * i);
       }
-      if (slot == 0) CopyAsync16(ring + kRingBytes, from_);  // for reads across the end of the ring
+      if (slot == 0 && copied_ < stop_) CopyAsync16(ring + kRingBytes, from_);  // for reads across the end of the ring
     } else {
       for (int i = 0; i < kSegmentVectors; ++i) CopyInside(ring + slot + 512 * i, i);
       if (slot == 0) CopyInside(ring + kRingBytes, 0);

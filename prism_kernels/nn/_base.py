@@ -13,8 +13,10 @@ from ..ops._dual_shift import require_activation_bits
 from ..reference.panels import PANEL_ROWS
 
 # On a CPU the dense path decodes and multiplies this much weight at a time: a tile is still in the cache when the GEMM
-# reads it, and its buffer is used again, where a whole matrix would be fresh pages from the system on every call.
+# reads it, and its buffer is used again, where a whole matrix would be fresh pages from the system on every call. The
+# GEMM arranges x anew for each tile, so long rows do not make tiles flatter than this.
 TILE_BYTES = 2 * 2**20
+TILE_ROWS = 512
 
 
 class PackedLinear(nn.Module):
@@ -91,7 +93,7 @@ class PackedLinear(nn.Module):
         if self._activation_bits is not None or not dispatch.prefers_dense(self._op_name, x):
             return self.fused(x)
         panels = TILE_BYTES // max(PANEL_ROWS * self.in_features * x.element_size(), 1)
-        rows = PANEL_ROWS * max(1, panels)
+        rows = max(TILE_ROWS, PANEL_ROWS * panels)
         if rows >= self.out_features or not x.is_cpu or torch.compiler.is_compiling():
             return F.linear(x, self.decode(x.dtype), self.bias)
         return self._tiled(x, rows)

@@ -57,8 +57,9 @@ def dual_shift_linear(
 
     Accumulates in float32 and rounds once to x.dtype. With bfloat16 x, a CPU with AVX512-BF16 multiplies bfloat16
     values: x * column_scale and the levels of "nf4" and "nf3" are rounded to bfloat16, uniform codes are exact. One or
-    two tokens (up to 16 where bits is not 4) of uniform codes in groups of at most 256 columns take 16-bit integers on
-    a CPU with AVX-512 instead: each x * column_scale is rounded to a multiple of its group's largest / 32639.
+    two tokens of uniform codes in groups of at most 256 columns take 16-bit integers on a CPU with AVX-512 (up to 16
+    tokens where bits is not 4) or AVX2 (bits up to 6) instead: each x * column_scale is rounded to a multiple of its
+    group's largest / 32639.
 
     With activation_bits = 8 each token of x * column_scale is rounded to whole numbers q from -127 to 127 and one
     factor t = max|x * column_scale| / 127 (1 where that is 0), and y = t * sum (code - zero) * scale * q.

@@ -1,5 +1,7 @@
 """Bitmaps in panel order: one little-endian mask per pair or quad of columns of a panel. Survivors follow its bits."""
 
+from functools import reduce
+
 import torch
 import torch.nn.functional as F
 
@@ -39,7 +41,8 @@ def unit_sizes(bitmap: torch.Tensor, bits: int | None = None) -> torch.Tensor:
     """What the survivors of each pair or quad take: int64 [P, units]; values, or for codes of `bits` whole bytes."""
     pairs = bitmap - ((bitmap >> 1) & 0x55)
     nibbles = (pairs & 0x33) + ((pairs >> 2) & 0x33)
-    counts = ((nibbles + (nibbles >> 4)) & 0x0F).sum(-1)
+    # A unit has at most 64 bits, so bytes hold their sum: `sum` would first copy the bitmap in int64.
+    counts = reduce(torch.add, ((nibbles + (nibbles >> 4)) & 0x0F).unbind(-1)).long()
     return counts if bits is None else (counts * bits + 7) // 8
 
 

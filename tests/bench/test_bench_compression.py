@@ -17,6 +17,8 @@ def test_what_is_measured(tmp_path):
     block = 2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 96 + 2 * 64)
     assert row["two_blocks_and_activations_bytes"] == 2 * block + 2 * 2 * 16 * 64 * 2
     assert row["outside_bytes"] == 2 * (2 * 256 * 64 + 64)
+    assert row["products_bytes"] == 4 * 96 * 96 and row["least_bytes"] == block + 4 * 96 * 96 + 2 * 16 * 64 * 2
+    assert len(bench.lines([row])[0]) == len(bench.COLUMNS)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 

@@ -34,7 +34,7 @@ void Test(int64_t k, int64_t group_size, int bits, Codebook codebook, int64_t m)
     for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
       for (const bool int8 : {false, true}) {
         if (int8 && codebook != Codebook::kUniform) continue;
-        const cpu::Arithmetic arithmetic = cpu::ArithmeticFor(dtype, int8, grid.view, m, k, cpu::kBitmapDualShiftLinearInt16Tokens);
+        const cpu::Arithmetic arithmetic = cpu::ArithmeticFor(dtype, int8, grid.view, m, k, cpu::BitmapDualShiftLinearInt16Tokens(bits));
         const auto& kernel = cpu::PickBitmapDualShiftLinear(arithmetic, group_size, k);
         if (promise) {
           test::RunLinear(kernel, packed, grid.view, arithmetic, dtype, m, n, k);

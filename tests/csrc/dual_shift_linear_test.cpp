@@ -27,7 +27,7 @@ void Test(int64_t n, int64_t k, int64_t group_size, int bits, Codebook codebook,
   for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
     for (const bool int8 : {false, true}) {
       if (int8 && codebook != Codebook::kUniform) continue;
-      const cpu::Arithmetic arithmetic = cpu::ArithmeticFor(dtype, int8, grid.view, m, k, cpu::kDualShiftLinearInt16Tokens);
+      const cpu::Arithmetic arithmetic = cpu::ArithmeticFor(dtype, int8, grid.view, m, k, cpu::DualShiftLinearInt16Tokens(bits));
       const auto& kernel = cpu::PickDualShiftLinear(arithmetic, group_size, k);
       test::CheckLinear(kernel, packed, grid.view, arithmetic, dtype, m, n, k, weight);
     }

@@ -65,8 +65,10 @@ def test_every_number_of_tokens(poison, generator):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_tiles_of_uneven_rows(poison, generator, dtype):
-    """Empty rows, whole ones and those between, under chunks of every width and up to four tiles of tokens."""
-    for n, k, kept in ((70, 3000, 0.5), (33, 2051, 0.03), (100, 700, 0.95), (1, 129, 1.0), (40, 33, 0.0)):
+    """Empty rows, whole ones and those between, under chunks of every width and up to four tiles of tokens; few tokens
+    of many rows take tiles of 32 rows, of few rows tiles of 16."""
+    shapes = ((70, 3000, 0.5), (9601, 139, 0.4), (33, 2051, 0.03), (100, 700, 0.95), (1, 129, 1.0), (40, 33, 0.0))
+    for n, k, kept in shapes:
         mask = torch.rand(n, k, generator=generator) < kept
         mask[-1], mask[0] = True, kept == 1.0
         dense = torch.randn(n, k, generator=generator).to(dtype) * mask

@@ -47,6 +47,7 @@ def test_exposed_linears_compute_the_same(architecture):
     expected, before = logits(model, ids), {n: t.clone() for n, t in model.state_dict().items()}
     exposed = expose_linears(model)
     assert set(exposed.names) <= LINEARS[architecture]
+    assert not any(module.training for module in model.modules())
     torch.testing.assert_close(logits(model, ids), expected, rtol=1e-5, atol=1e-5)
     exposed.restore_unless(())
     after = model.state_dict()

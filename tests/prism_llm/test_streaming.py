@@ -4,6 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
+import weakref
 
 import pytest
 import torch
@@ -71,29 +72,28 @@ def digests(folder):
 @pytest.mark.parametrize("architecture", OTHER_LAYOUTS)
 def test_other_layouts_give_the_checkpoint_that_memory_gives(tmp_path, architecture, fields, monkeypatch):
     tiny_model(architecture, dtype=torch.bfloat16).save_pretrained(tmp_path / "dense", max_shard_size="60KB")
-    ids, held = tokens(4, 24), []
-    given = {"calibration": ids, "tokenizer": Silent(), "shard_bytes": 50_000}
+    ids, given = tokens(4, 24), {"tokenizer": Silent(), "shard_bytes": 50_000}
+    loaded, held = {}, []
+    load_block = StreamedModel.load
+
+    def watched_load(self, index):
+        load_block(self, index)
+        linears = [m for m in self._adapter.blocks[index].modules() if isinstance(m, torch.nn.Linear)]
+        loaded[index] = [weakref.ref(linear.weight) for linear in linears]
 
     def watch(done, total, prefix):
-        held.append(sum(not p.is_meta for m in watched for p in m.blocks[done:].parameters()))
+        held.append({index for index, weights in loaded.items() if any(w() is not None for w in weights)})
 
-    watched = []
-    begin = StreamedModel._begin
-
-    def begun(self, on_tensors):
-        begin(self, on_tensors)
-        self.blocks = torch.nn.ModuleList(self._adapter.blocks)
-        watched.append(self)
-
-    monkeypatch.setattr(StreamedModel, "_begin", begun)
-    streamed = compress_to_checkpoint(tmp_path / "dense", tmp_path / "streamed", fields, progress=watch, **given)
-    assert held == [0, 0, 0]  # no weights of blocks to come are in memory
+    monkeypatch.setattr(StreamedModel, "load", watched_load)
+    dense, out = tmp_path / "dense", tmp_path / "streamed"
+    streamed = compress_to_checkpoint(dense, out, fields, calibration=ids, progress=watch, **given)
+    assert len(loaded[0]) >= 4 and held == [set(), set(), set()]  # the dense weights of a block go with it
 
     def refuse(self, *arguments, **options):
         raise NotStreamable("for the test")
 
     monkeypatch.setattr(StreamedModel, "__init__", refuse)
-    whole = compress_to_checkpoint(tmp_path / "dense", tmp_path / "whole", fields, **given)
+    whole = compress_to_checkpoint(dense, tmp_path / "whole", fields, calibration=ids, **given)
     assert digests(streamed) == digests(whole)
     model, other = load(streamed), load(whole)
     assert "for the test" in str(other.prism_checkpoint.report["notes"])

@@ -32,7 +32,7 @@ Tensor BitmapDualShiftLinearCpu(const Tensor& x, const Tensor& bitmap, const Ten
   const std::vector<float> shift = PaddedBias(bias, x, n, kOp), factors = ToFloats(column_scale);
   Tensor y = torch::stable::new_empty(x, {m, n});
   const cpu::Arithmetic arithmetic = cpu::ArithmeticFor(dtype, activation_bits.has_value(), grid, m, k,
-                                                         cpu::kBitmapDualShiftLinearInt16Tokens);
+                                                         cpu::BitmapDualShiftLinearInt16Tokens(grid.bits));
   const cpu::BitmapDualShiftLinearKernel& kernel = cpu::PickBitmapDualShiftLinear(arithmetic, group_size, k);
   if (m == 0 || n == 0 || k == 0) {
     StoreBias(shift, m, n, dtype, y.mutable_data_ptr());

@@ -28,7 +28,7 @@ Tensor DualShiftLinearCpu(const Tensor& x, const Tensor& codes, const Tensor& sc
   const std::vector<float> shift = PaddedBias(bias, x, n, kOp), factors = ToFloats(column_scale);
   Tensor y = torch::stable::new_empty(x, {m, n});
   const cpu::Arithmetic arithmetic = cpu::ArithmeticFor(dtype, activation_bits.has_value(), grid, m, k,
-                                                         cpu::kDualShiftLinearInt16Tokens);
+                                                         cpu::DualShiftLinearInt16Tokens(grid.bits));
   const cpu::DualShiftLinearKernel& kernel = cpu::PickDualShiftLinear(arithmetic, group_size, k);
   if (m == 0 || n == 0 || k == 0) {
     StoreBias(shift, m, n, dtype, y.mutable_data_ptr());

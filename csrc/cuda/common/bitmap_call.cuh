@@ -37,10 +37,9 @@ auto WithShape(int64_t m, Body body) {
 // Few tokens are read as they lie, where vectors of them are aligned, and scaled in the kernel where that rounds once.
 template <class Shape>
 bool ReadsDirectly(const MmaCall& call) {
-  const auto aligned = [](const void* at) { return reinterpret_cast<uintptr_t>(at) % 16 == 0; };
   const uint16_t* factors = call.x.column_scale;
-  return Shape::kTiles == 1 && !call.quantized && call.x.k % kBlockColumns == 0 && aligned(call.x.x) &&
-         (factors == nullptr || (call.multiplied == DType::kBFloat16 && aligned(factors)));
+  return Shape::kTiles == 1 && !call.quantized && call.x.k % kBlockColumns == 0 && Aligned16(call.x.x) &&
+         (factors == nullptr || (call.multiplied == DType::kBFloat16 && Aligned16(factors)));
 }
 
 struct MmaScratch {
@@ -54,7 +53,7 @@ MmaScratch LayOut(const MmaCall& call) {
   const int splits = BitmapMmaSplits<SourceOf<Shape::kTiles>, Shape>(call.x.m, call.n, call.x.k);
   MmaScratch scratch = {0, 0, 0, 0, splits};
   scratch.partials = ReadsDirectly<Shape>(call) ? 0 : FragmentBytes(call.x.m, call.x.k, Shape::kTiles);
-  scratch.scales = scratch.partials + (splits > 1 ? splits * call.x.m * call.n * 4 : 0);
+  scratch.scales = scratch.partials + 4 * PartialFloats(splits, call.x.m, call.n);
   scratch.bytes = scratch.scales + (call.quantized ? call.x.m * 4 : 0);
   return scratch;
 }
@@ -78,19 +77,10 @@ cudaError_t CallMmaShape(const MmaCall& call, const typename SourceOf<Shape::kTi
     const cudaError_t error = ArrangeFragments(call.x, token_scale, call.multiplied, Shape::kTiles, scratch + at.fragments, stream);
     if (error != cudaSuccess) return error;
   }
-  const BitmapMmaArgs args{direct ? call.x.x : scratch + at.fragments,
-                           direct ? call.x.column_scale : nullptr,
-                           token_scale,
-                           call.bias,
-                           call.x.dtype,
-                           call.y,
-                           reinterpret_cast<float*>(scratch + at.partials),
-                           call.x.m,
-                           call.n,
-                           call.x.k,
-                           0};
-  if (call.multiplied == DType::kBFloat16) return LaunchBitmapMma<Source, BFloat16Mma, Shape>(weight, args, at.splits, stream);
-  return LaunchBitmapMma<Source, Float16Mma, Shape>(weight, args, at.splits, stream);
+  const LinearOutput out{call.y, call.bias, token_scale, reinterpret_cast<float*>(scratch + at.partials), call.x.dtype, call.x.m, call.n};
+  const BitmapMmaArgs args{direct ? call.x.x : scratch + at.fragments, direct ? call.x.column_scale : nullptr, out, call.x.k, 0};
+  if (call.multiplied == DType::kBFloat16) return LaunchBitmapMma<Source, BFloat16Arithmetic, Shape>(weight, args, at.splits, stream);
+  return LaunchBitmapMma<Source, Float16Arithmetic, Shape>(weight, args, at.splits, stream);
 }
 
 // weight: of SourceOf<kTiles>::Weight for any number of tiles.

@@ -13,14 +13,15 @@
 // is copied to shared memory asynchronously, kStages - 1 chunks ahead. A stage holds a full chunk: no density overruns it.
 //
 // Blocks split n by panels and m by tokens along gridDim.x, and k along gridDim.y; sums of a block's warps are added in their order, and those
-// of gridDim.y blocks by AddPartialSums in theirs: results do not depend on timing. Work is balanced by columns, which is
+// of gridDim.y blocks by AddSplits in theirs: results do not depend on timing. Work is balanced by columns, which is
 // what instructions and masks cost; panels of unequal length are balanced by the scheduler, block by block.
 //
 // Bound at 50 % and few tokens: instructions. Counted in the code for sm_90, a position costs about 9 of values, 7.3 of 4-bit
 // codes and 8 tokens, 8.4 and 16 tokens (groups of 64); the bandwidth of an H200 leaves time for 7.8 and 3.1.
 #pragma once
+#include "arithmetic.cuh"
 #include "bitmap.cuh"
-#include "ptx.cuh"
+#include "linear_output.cuh"
 
 namespace prism::cuda {
 
@@ -28,34 +29,12 @@ inline constexpr int kMmaWarps = 8;
 inline constexpr int kMmaThreads = 32 * kMmaWarps;
 inline constexpr int kChunkUnits = 32;
 
-struct BFloat16Mma {
-  static constexpr DType kDType = DType::kBFloat16;
-  static constexpr uint32_t kInteger = 0x43004300u;  // | q < 128 is the pair 128 + q
-  static constexpr uint32_t kOne = 0x3f803f80u;
-  static __device__ void Mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) { MmaBf16(d, a, b); }
-  static __device__ uint32_t Pack(float low, float high) { return PackBf16(low, high); }
-  static __device__ uint32_t Fma(uint32_t a, uint32_t b, uint32_t c) { return FmaBf16(a, b, c); }
-};
-
-struct Float16Mma {
-  static constexpr DType kDType = DType::kFloat16;
-  static constexpr uint32_t kInteger = 0x64006400u;  // | q < 1024 is the pair 1024 + q
-  static constexpr uint32_t kOne = 0x3c003c00u;
-  static __device__ void Mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) { MmaFp16(d, a, b); }
-  static __device__ uint32_t Pack(float low, float high) { return PackFp16(low, high); }
-  static __device__ uint32_t Fma(uint32_t a, uint32_t b, uint32_t c) { return FmaFp16(a, b, c); }
-};
-
 // Everything but the weight.
 struct BitmapMmaArgs {
   const void* x;                 // 16-bit: one tile: [m, k rounded up to 32]; else fragments, bitmap_activations.cuh
   const uint16_t* column_scale;  // one tile: bfloat16 [k] that still has to multiply x, or null
-  const float* token_scale;      // [m] that multiplies y, or null
-  const void* bias;              // [n] of y_dtype, or null
-  DType y_dtype;
-  void* y;         // [m, n]
-  float* partial;  // [gridDim.y, m, n] where gridDim.y > 1
-  int64_t m, n, k;
+  LinearOutput out;              // partial: of gridDim.y blocks, where they are more than one
+  int64_t k;
   unsigned token_blocks;  // blocks that share panels: gridDim.x is their number times that of the blocks of panels
 };
 
@@ -97,13 +76,6 @@ PRISM_HOST_DEVICE constexpr int BitmapMmaBlocks() {
   return kFit < Shape::kBlocks ? (kFit < 1 ? 1 : kFit) : Shape::kBlocks;
 }
 
-// y, once the sum is complete.
-__device__ inline void StoreSum(const BitmapMmaArgs& a, int64_t token, int64_t row, float sum) {
-  if (a.token_scale != nullptr) sum *= a.token_scale[token];
-  if (a.bias != nullptr) sum += LoadFloat(a.bias, a.y_dtype, row);
-  StoreFloat(sum, a.y, a.y_dtype, token * a.n + row);
-}
-
 // A lane's activations, chunk by chunk: vectors of 8 columns of the token of each tile. What a one-tile kernel scales by
 // columns is multiplied when it is used: loads are under way until then.
 template <class Source, class Half, class Shape>
@@ -119,8 +91,8 @@ class TokenReader {
     const int64_t blocks = NumBlocks32(a.k), first = static_cast<int64_t>(chunk) * Source::kBlocks;
     if constexpr (kRows) {
       const int64_t token = TokenBlock(a) * Shape::kTokens + g;
-      there_ = token < a.m;
-      at_ = static_cast<const uint4*>(a.x) + (min(token, a.m - 1) * blocks + first) * 4 + t;
+      there_ = token < a.out.m;
+      at_ = static_cast<const uint4*>(a.x) + (min(token, a.out.m - 1) * blocks + first) * 4 + t;
       factors_ = a.column_scale == nullptr ? nullptr : reinterpret_cast<const uint4*>(a.column_scale) + first * 4 + t;
     } else {
       there_ = true;
@@ -143,7 +115,7 @@ class TokenReader {
     for (int block = 0; block < Source::kBlocks; ++block) {
       Load(block, block < blocks, chunk.x[block]);
     }
-    if constexpr (kRows && Source::kScaled) {
+    if constexpr (kScales) {
       if (factors_ == nullptr) return;
 #pragma unroll
       for (int block = 0; block < Source::kBlocks; ++block) chunk.factors[block] = __ldg(factors_ + min(block, blocks - 1) * kStride);
@@ -151,15 +123,9 @@ class TokenReader {
   }
 
   __device__ void Scale(int block, Chunk& chunk) const {
-    if constexpr (kRows && Source::kScaled) {
+    if constexpr (kScales) {
       if (factors_ == nullptr) return;
-      constexpr uint32_t kMinusZero = 0x80008000u;  // leaves the sign of a product that is 0
-      uint4& x = chunk.x[block][0];
-      const uint4& factors = chunk.factors[block];
-      x.x = Half::Fma(x.x, factors.x, kMinusZero);
-      x.y = Half::Fma(x.y, factors.y, kMinusZero);
-      x.z = Half::Fma(x.z, factors.z, kMinusZero);
-      x.w = Half::Fma(x.w, factors.w, kMinusZero);
+      chunk.x[block][0] = ScaleEight<Half>(chunk.x[block][0], chunk.factors[block]);
     }
   }
 
@@ -170,6 +136,8 @@ class TokenReader {
 
  private:
   static constexpr bool kRows = Shape::kTiles == 1;
+  // float16 activations come scaled: a bfloat16 factor may lie outside their range.
+  static constexpr bool kScales = kRows && Source::kScaled && Half::kDType == DType::kBFloat16;
   static constexpr int kStride = kRows ? 4 : Shape::kTiles * 32;  // vectors of a block
 
   const uint4 *at_, *factors_;
@@ -207,18 +175,14 @@ __device__ inline void FinishBlock(const BitmapMmaArgs& a, const float (&sums)[S
   constexpr int kRows = Shape::kBlockPanels * 16;
   for (int i = static_cast<int>(threadIdx.x); i < kRows * Shape::kTokens; i += kMmaThreads) {
     const int row = i % kRows, token = i / kRows, panel = row / 16;
-    if (first_row + row >= a.n || first_token + token >= a.m) continue;
+    if (first_row + row >= a.out.n || first_token + token >= a.out.m) continue;
     float sum = 0.0f;
 #pragma unroll
     for (int split = 0; split < Shape::kSplit; ++split) {
       const int own = (panel / Shape::kPanels * Shape::kSplit + split) * Shape::kPanels + panel % Shape::kPanels;
       sum += shared[own * kPanelFloats + token * 16 + row % 16];
     }
-    if (a.partial == nullptr) {
-      StoreSum(a, first_token + token, first_row + row, sum);
-    } else {
-      a.partial[(static_cast<int64_t>(blockIdx.y) * a.m + first_token + token) * a.n + first_row + row] = sum;
-    }
+    StoreSum(a.out, a.out.dtype, first_token + token, first_row + row, blockIdx.y, sum);
   }
 }
 
@@ -251,7 +215,7 @@ __device__ inline void OpenPanels(const typename Source::Weight& weight, const B
 #pragma unroll
   for (int p = 0; p < kPanels; ++p) {
     // A panel past the last one repeats it; its rows are not stored.
-    const int64_t panel = min(first_panel + p, NumPanels(a.n) - 1);
+    const int64_t panel = min(first_panel + p, NumPanels(a.out.n) - 1);
     source[p].Start(weight, panel, chunks.begin, chunks.end, ring + p * Shape::kStages * Source::kStageBytes, table);
     const int before = SizeOfChunks<Source>(weight, panel, ShareOf(begin, split, kSplit), ShareOf(begin, split + 1, kSplit));
     const int mine = SizeOfChunks<Source>(weight, panel, chunks.begin, chunks.end);
@@ -278,8 +242,8 @@ __device__ inline void MultiplyBlock(const typename Source::Weight& weight, int 
 #pragma unroll
     for (int tile = 0; tile < Shape::kTiles; ++tile) {
       const uint32_t first[2] = {tokens[tile].x, tokens[tile].y}, second[2] = {tokens[tile].z, tokens[tile].w};
-      Half::Mma(source[p].Sums(sums[p], tile), fragments[0], first);
-      Half::Mma(source[p].Sums(sums[p], tile), fragments[1], second);
+      Half::Multiply(source[p].Sums(sums[p], tile), fragments[0], first);
+      Half::Multiply(source[p].Sums(sums[p], tile), fragments[1], second);
     }
     source[p].EndBlock(weight, last, sums[p]);
   }
@@ -336,9 +300,6 @@ __global__ void __launch_bounds__(kMmaThreads, BitmapMmaBlocks<Source, Shape>())
   FinishBlock<Shape>(a, sums, reinterpret_cast<float*>(shared));
 }
 
-// y of the partial sums of the `splits` blocks that share a row, added in their order. Defined in bitmap_sum.cu.
-cudaError_t AddPartialSums(const BitmapMmaArgs& args, int splits, cudaStream_t stream);
-
 // Blocks that share the columns of a row, so that every multiprocessor has one.
 template <class Source, class Shape>
 int BitmapMmaSplits(int64_t m, int64_t n, int64_t k) {
@@ -351,13 +312,12 @@ int BitmapMmaSplits(int64_t m, int64_t n, int64_t k) {
 template <class Source, class Half, class Shape>
 cudaError_t LaunchBitmapMma(const typename Source::Weight& weight, const BitmapMmaArgs& args, int splits, cudaStream_t stream) {
   BitmapMmaArgs a = args;
-  if (splits == 1) a.partial = nullptr;
-  a.token_blocks = static_cast<unsigned>(CeilDiv(a.m, Shape::kTokens));
-  const int64_t panel_blocks = CeilDiv(NumPanels(a.n), Shape::kBlockPanels);
+  if (splits == 1) a.out.partial = nullptr;
+  a.token_blocks = static_cast<unsigned>(CeilDiv(a.out.m, Shape::kTokens));
+  const int64_t panel_blocks = CeilDiv(NumPanels(a.out.n), Shape::kBlockPanels);
   const dim3 grid(static_cast<unsigned>(panel_blocks * a.token_blocks), static_cast<unsigned>(splits));
   const cudaError_t error = Launch(BitmapMmaKernel<Source, Half, Shape>, grid, kMmaThreads, BitmapMmaSharedBytes<Source, Shape>(), stream, weight, a);
-  if (error != cudaSuccess || splits == 1) return error;
-  return AddPartialSums(a, splits, stream);
+  return error != cudaSuccess || splits == 1 ? error : AddSplits(a.out, splits, stream);
 }
 
 }  // namespace prism::cuda

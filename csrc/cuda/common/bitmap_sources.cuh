@@ -338,9 +338,9 @@ class BitmapCodesSource {
     for (int row = 0; row < 2; ++row) {
       // Bytes in the order of the quad, columns 0, 2, 1, 3.
       const uint32_t bytes = row == 0 ? rows.first : rows.second;
-      const uint32_t zero = AndOr(row == 0 ? first_pair_ : second_, 0x000f000fu, Half::kInteger), minus = zero | 0x80008000u;
-      fragment[row] = Half::Fma((bytes & 0x000f000fu) ^ zero, Half::kOne, minus);
-      fragment[2 + row] = Half::Fma((bytes >> 8 & 0x000f000fu) ^ zero, Half::kOne, minus);
+      const uint32_t zero = AndOr(row == 0 ? first_pair_ : second_, 0x000f000fu, Half::kCodeBase), minus = zero | 0x80008000u;
+      fragment[row] = Half::Fma((bytes & 0x000f000fu) ^ zero, Half::kOnes, minus);
+      fragment[2 + row] = Half::Fma((bytes >> 8 & 0x000f000fu) ^ zero, Half::kOnes, minus);
     }
   }
 

@@ -35,6 +35,15 @@ __device__ inline void FinishOutput(const LinearOutput& out, DType dtype, int64_
   StoreFloat(sum, out.y, dtype, token * out.n + row);
 }
 
+// The sum of one output: complete, or the part `split` of k.
+__device__ inline void StoreSum(const LinearOutput& out, DType dtype, int64_t token, int64_t row, int64_t split, float sum) {
+  if (out.partial == nullptr) {
+    FinishOutput(out, dtype, token, row, sum);
+  } else {
+    out.partial[(split * out.m + token) * out.PartialRows() + row] = sum;
+  }
+}
+
 // A lane's sums d of 16 rows from `row` on and 8 tokens from `token` on: finished, or the part `split` of k. Rows from the last
 // panel's end on, and tokens from m on, are dropped.
 __device__ inline void StoreSums(const LinearOutput& out, DType dtype, const float (&d)[4], int64_t token, int64_t row, int64_t split) {

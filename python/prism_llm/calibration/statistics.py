@@ -7,7 +7,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-_TOKENS_AT_A_TIME = 1024
+from .panels import UpperPanels
+
+# Copies in float32 and float64 are larger than the activations themselves; products need more tokens to be efficient.
+_TOKENS_OF_SUMS = 128
+_TOKENS_OF_PRODUCTS = 512
 
 
 class CalibrationError(RuntimeError):
@@ -26,8 +30,8 @@ class InputStatistics:
     Attributes:
         tokens: how many tokens were added.
         sum_squares: float64 [k], sum over tokens of x_j^2.
-        sum_abs: float64 [k], sum over tokens of |x_j|; only where `gram` is.
-        gram: float32 [k, k], X^T X, or None.
+        sum_abs: float64 [k], sum over tokens of |x_j|; only where `products` are.
+        products: X^T X in float32, of which only the upper triangle is computed and held, or None.
     """
 
     def __init__(
@@ -42,7 +46,16 @@ class InputStatistics:
         self.max_tokens = max_tokens
         self.sum_squares = torch.zeros(in_features, dtype=torch.float64, device=device)
         self.sum_abs = torch.zeros_like(self.sum_squares)
-        self.gram = torch.zeros(in_features, in_features, device=device) if hessian else None
+        self.products = UpperPanels.zeros(in_features, device=device) if hessian else None
+
+    @property
+    def gram(self) -> Tensor | None:
+        """float32 [k, k], the whole X^T X in memory of its own."""
+        return None if self.products is None else self.products.full(symmetric=True)
+
+    @gram.setter
+    def gram(self, matrix: Tensor | None) -> None:
+        self.products = None if matrix is None else UpperPanels.of(matrix)
 
     def add(self, inputs: Tensor) -> None:
         """Adds the tokens of [..., k], any float dtype; products and sums are at least float32."""
@@ -52,13 +65,14 @@ class InputStatistics:
         if rows.shape[0] == 0:
             return
         self.tokens += rows.shape[0]
-        # Some tokens at a time: the copies in float32 and float64 are larger than the activations themselves.
-        for part in rows.split(_TOKENS_AT_A_TIME):
+        for part in rows.split(_TOKENS_OF_SUMS):
             part = part.float()
             self.sum_squares += part.square().sum(0, dtype=torch.float64)
-            if self.gram is not None:
+            if self.products is not None:
                 self.sum_abs += part.abs().sum(0, dtype=torch.float64)
-                self.gram.addmm_(part.T, part)
+        if self.products is not None:
+            for part in rows.split(_TOKENS_OF_PRODUCTS):
+                self.products.add_products(part.float())
 
     @cached_property
     def norms(self) -> Tensor:
@@ -70,7 +84,8 @@ class InputStatistics:
         result = InputStatistics(0, hessian=False, max_tokens=self.max_tokens)
         result.tokens, result.sum_squares = self.tokens, self.sum_squares[index]
         result.sum_abs = self.sum_abs[index]
-        result.gram = None if self.gram is None else self.gram[index].index_select(1, index)
+        gram = self.gram
+        result.gram = None if gram is None else gram[index].index_select(1, index)
         return result
 
     def check(self, name: str) -> None:
@@ -83,5 +98,5 @@ class InputStatistics:
                 f"calibration of {name}: activations must be finite, got a sum of squares of "
                 f"{self.sum_squares[bad][0].item()} at input {int(bad.nonzero()[0])} after {self.tokens} tokens"
             )
-        if self.gram is not None and not bool(self.gram.isfinite().all()):
+        if self.products is not None and not self.products.is_finite():
             raise CalibrationError(f"calibration of {name}: X^T X must be finite, got an overflow of float32")

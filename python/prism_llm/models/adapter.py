@@ -7,6 +7,7 @@ layers differ), whatever the transformers version calls them.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -54,8 +55,7 @@ class DecoderAdapter:
     def capture(self, batches: Sequence[Tensor]) -> CapturedInputs:
         """Runs the model up to its first block on each int64 [batch, seqlen] tensor of token ids.
 
-        The first call runs the first block as well, once, to see what it returns; later calls need no weights of
-        blocks.
+        Needs no weights of blocks after `learn_output`, else those of the first one.
 
         Raises:
             NotImplementedError: blocks share mutable state, so they cannot run one by one.
@@ -64,6 +64,19 @@ class DecoderAdapter:
             for ids in batches:
                 recorder.run(self.model, ids)
         return recorder.captured
+
+    @torch.no_grad()
+    def first_call(self, ids: Tensor) -> tuple[Tensor, BlockCall]:
+        """The hidden states and other arguments that the first block gets for token ids [batch, seqlen]."""
+        with evaluation_mode(self.model), _recording(self.blocks[:1], self._output) as recorder:
+            recorder.run(self.model, ids)
+        return recorder.captured.hidden[0], recorder.captured.calls[0][0]
+
+    @torch.no_grad()
+    def learn_output(self, hidden: Tensor, call: BlockCall) -> None:
+        """Runs the first block on what `first_call` gave, to see in what form a block returns its hidden states."""
+        with evaluation_mode(self.model):
+            self._output.learn(_call_with_hidden(self.blocks[0], hidden, call))
 
     @torch.no_grad()
     def run_block(self, index: int, hidden: Tensor, call: BlockCall) -> Tensor:
@@ -105,13 +118,15 @@ def first_output(output: Any) -> Tensor:
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Dropout off inside; every module's own training flag comes back after."""
-    training = [module for module in model.modules() if module.training]
+    # Weakly: what is replaced meanwhile must be free to go, with its weights.
+    training = [weakref.ref(module) for module in model.modules() if module.training]
     model.eval()
     try:
         yield
     finally:
-        for module in training:
-            module.training = True
+        for module in (reference() for reference in training):
+            if module is not None:
+                module.training = True
 
 
 def _configured_layers(model: nn.Module) -> int | None:
@@ -131,6 +146,9 @@ class _BlockOutput:
 
     known: bool = False
     length: int | None = None
+
+    def learn(self, output: Any) -> None:
+        self.known, self.length = True, len(output) if isinstance(output, tuple) else None
 
 
 class _Recorder:
@@ -171,9 +189,7 @@ class _Recorder:
                 raise _AllBlocksSeen
             if not self._output.known:
                 # A model may index the output of a block; only a real block tells whether it is a tuple.
-                output = _call_with_hidden(self._first_forward, hidden.clone(), call)
-                self._output.length = len(output) if isinstance(output, tuple) else None
-                self._output.known = True
+                self._output.learn(_call_with_hidden(self._first_forward, hidden.clone(), call))
             return hidden if self._output.length is None else (hidden,) + (None,) * (self._output.length - 1)
 
         return forward

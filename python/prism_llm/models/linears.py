@@ -41,7 +41,7 @@ class SeparateExperts(nn.Module):
         shell = copy.copy(fused)
         shell._parameters = {}
         self.__dict__["_shell"] = shell
-        self.training = fused.training
+        self.train(fused.training)
 
     def forward(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
         """hidden_states [tokens, h], top_k_index and top_k_weights [tokens, top_k] -> [tokens, h]; experts add up in

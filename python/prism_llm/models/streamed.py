@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +11,7 @@ from torch import Tensor, nn
 
 from prism_kernels.nn import PackedLinear
 
+from ..memory import return_free_memory
 from .adapter import DecoderAdapter
 from .linears import conv1d_weights, places_of
 from .loading import not_found
@@ -113,7 +112,7 @@ class StreamedModel:
             if wanted:
                 self._drop(wanted)
                 self.model.tie_weights()  # type: ignore[operator]
-                _return_free_memory()
+                return_free_memory()
 
     def release(self, index: int) -> None:
         """Hands the tensors of a block outside packed linears to `on_tensors` and drops the block, unless kept."""
@@ -121,14 +120,14 @@ class StreamedModel:
             block, prefix = self._adapter.blocks[index], self._adapter.prefixes[index]
             self._emit(block, f"{prefix}.")
             block.to("meta")
-        _return_free_memory()
+        return_free_memory()
 
     def unload(self, index: int) -> None:
         """Drops the weights of a block unchanged; `load` reads them again. Nothing where the model is in memory."""
         if self._tensors is None:
             return
         self._drop(self._sources_of(index))
-        _return_free_memory()
+        return_free_memory()
 
     def _begin(self, on_tensors: Callable[[dict[str, Tensor]], object] | None) -> None:
         self._on_tensors = on_tensors
@@ -236,16 +235,6 @@ def _keep_float32(model: nn.Module, dtype: torch.dtype) -> None:
         if wanted.search(name):
             for place in places_of(model, name):
                 place.put(tensor.float())
-
-
-def _return_free_memory() -> None:
-    """Gives freed heap pages back to the system, where the C library is glibc.
-
-    Its heap otherwise grows by the fragments that each block leaves: in the end, by the size of the dense model.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)
 
 
 def _load_generation_config(model: nn.Module, folder: Path) -> None:

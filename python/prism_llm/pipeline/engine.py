@@ -10,10 +10,12 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from prism_kernels.formats import LowRankWeight
 from prism_kernels.nn import PackedLinear
 from prism_kernels.swap import matches, replace_module, select_linears
 
 from ..calibration import CalibrationError, InputStatistics, StatisticsCollector
+from ..memory import return_free_memory
 from ..models import CapturedInputs, DecoderAdapter, evaluation_mode, expose_linears
 from ..pruning import HessianSolver, require_solver
 from .allocation import Allocation, allocate
@@ -31,7 +33,7 @@ Progress = Callable[[int, int, str], object]
 _ALL_LINEARS: tuple[str, ...] = Recipe.model_fields["targets"].default
 
 # Enough for efficient matrix products, few enough that one batch's activations stay small beside a block.
-_TOKENS_PER_BATCH = 4096
+_TOKENS_PER_BATCH = 512
 _PROBE_TOKENS = 32
 # Of SINQ's factors where a row is one group.
 _WIDEST_STRIP = 2**31 - 1
@@ -124,10 +126,12 @@ def _capture(
     with store.outside():
         batches = list(_batches(model, calibration)) if recipe.needs_calibration else []
         probe = [_probe_tokens(model)] if probed else []
-        # One token through the first block shows what blocks return; then the block makes room for the rest.
-        store.load(0)
-        adapter.capture([part[:1, :1] for part in (*batches, *probe)[:1]])
-        store.unload(0)
+        first = adapter.first_call((*batches, *probe)[0][:1, :1])
+    # One token through the first block shows what blocks return; then it makes room for what lies outside of blocks.
+    store.load(0)
+    adapter.learn_output(*first)
+    store.unload(0)
+    with store.outside():
         return (adapter.capture(batches) if batches else None), (adapter.capture(probe) if probe else None)
 
 
@@ -162,15 +166,20 @@ def _compress_block(
         collector.run(lambda h=h, c=c: adapter.run_block(index, h, c[index]) for h, c in calls)  # type: ignore[misc]
         statistics, groups = collector.statistics, collector.groups()
         del collector
-    prunable = _pruned_only(recipe, linears, factored)
+        return_free_memory()
+    names, prunable = list(linears), set(_pruned_only(recipe, linears, factored))
     permutes = probe is not None and recipe.prunes and recipe.permute != "none"
-    folded = fold_permutations(adapter, index, prunable, recipe, statistics, probe) if probe and permutes else {}
+    folded = {}
+    if probe is not None and permutes:
+        movable = {name: linear for name, linear in linears.items() if name in prunable}
+        folded = fold_permutations(adapter, index, movable, recipe, statistics, probe)
+        del movable
     modules: dict[str, PackedLinear] = {}
     for group in groups:
         shared = statistics.get(group[0])
         solver = HessianSolver(shared, recipe.percdamp) if shared is not None and recipe.needs_gram else None
         for name in group:
-            linear, map_ = linears[name], tiers.get(name)
+            linear, map_ = linears.pop(name), tiers.get(name)
             pruned = allocation(name, linear.weight) if name in prunable else None
             own, notes = recipe if name in factored else _without_factors(recipe), allocation.notes_of(name)
             if name in folded:
@@ -181,9 +190,9 @@ def _compress_block(
                 adapter.model, name, linear, own, shared, solver, report, map_, pruned, notes
             )
             statistics.pop(name, None)
-    ordered = {name: modules[name] for name in linears}
-    linears.clear()  # the dense weights must not outlive their block
-    return ordered
+            del linear  # the dense weight must not outlive its packed form
+            return_free_memory()
+    return {name: modules[name] for name in names}
 
 
 def _compress_linear(
@@ -216,9 +225,12 @@ def _compress_linear(
         result.notes += [] if given is not None else rounding_note(result.recipe, result.packed.shape)
     module = result.module(linear.bias).train(linear.training)
     replace_module(model, name, module)
+    return_free_memory()
     seconds = time.perf_counter() - started
     dense = linear.weight.detach()
-    error, measure = relative_error(dense, result.packed.to_dense(torch.float32), statistics)
+    # Weights decode exactly into their own dtype, but a product of factors is rounded.
+    decoded = result.packed.to_dense(torch.float32 if isinstance(result.packed, LowRankWeight) else None)
+    error, measure = relative_error(dense, decoded, statistics)
     report.linears.append(
         LinearReport(
             fqn=name,

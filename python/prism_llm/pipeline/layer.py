@@ -20,7 +20,8 @@ from prism_kernels.nn import (
     TieredLinear,
 )
 
-from ..calibration import InputStatistics
+from ..calibration import InputStatistics, UpperPanels
+from ..memory import return_free_memory
 from ..pruning import (
     HessianSolver,
     Pattern,
@@ -40,6 +41,7 @@ from ..quantization import find_column_scale, pack_pruned, pack_rounded, refine_
 from .recipe import Recipe
 from .selection import Selection, choose_mask
 
+_READ_BY_OPS = (torch.float32, torch.float16, torch.bfloat16)
 _MODULES: dict[str, type[PackedLinear]] = {
     module.FORMAT.NAME: module
     for module in (
@@ -74,7 +76,7 @@ class CompressedWeight:
     @property
     def pruned(self) -> int:
         """How many weights were pruned."""
-        return 0 if self.mask is None else self.mask.numel() - int(self.mask.sum())
+        return 0 if self.mask is None else self.mask.numel() - int(self.mask.count_nonzero())
 
     @property
     def stages(self) -> str:
@@ -121,11 +123,11 @@ def compress_weight(
     Raises:
         ValueError: the weight, or what compensation made of it, is not finite.
     """
-    dense = weight.detach().float()
+    dense = weight.detach() if weight.dtype in _READ_BY_OPS else weight.detach().float()
     require_finite(name, "weight", dense)
     if recipe.tiers is not None:
-        return _tier(name, weight.dtype, dense, recipe, statistics, tiers)
-    if not recipe.compensates:
+        return _tier(name, weight.dtype, dense.float(), recipe, statistics, tiers)
+    if not recipe.compensates:  # stages read the weight as it lies: a copy in float32 is twice as large
         chosen = choose_mask(dense, recipe, statistics, pruned) if recipe.prunes else None
         return _finish(name, weight.dtype, dense, chosen, recipe, statistics)
     if solver is None or statistics is None:
@@ -148,10 +150,10 @@ def _compensate(
     solver: HessianSolver,
     pruned: int | None,
 ) -> CompressedWeight:
-    """`compress_weight` of a recipe that updates kept weights; `dense` is `weight` in float32."""
-    living = torch.where(solver.dead_inputs(), 0.0, dense)
+    """`compress_weight` of a recipe that updates kept weights; `dense` is `weight` in a dtype that ops read."""
     if _solves_only(recipe):  # no factorization, so nothing that can fail
         chosen = choose_mask(dense, recipe, statistics, pruned)
+        living = torch.where(solver.dead_inputs(), 0.0, dense).float()
         return _solve(name, weight.dtype, living, recipe, statistics, solver, None, chosen, pruned)
     operator = solver.one_shot_inverse() if recipe.compensate == "obs_one_shot" else solver.sweep_factor()
     if operator is None:
@@ -160,13 +162,18 @@ def _compensate(
         score = "" if plain.score == recipe.score else f", score {plain.score} instead of {recipe.score}"
         result.notes += [*solver.notes, f"fallback: no compensation{score}"]
         return result
+    # Each stage leaves holes in the heap that the next does not fit into.
+    return_free_memory()
     if recipe.compensate == "obs_one_shot":
         chosen = choose_mask(dense, recipe, statistics, pruned)
+        return_free_memory()
         values = obs_one_shot(dense, chosen.mask, operator)
         result = _finish(name, weight.dtype, values, chosen, recipe, statistics)
     else:
         adaptive = recipe.score == "sparsegpt" or not recipe.prunes
         fixed = None if adaptive else choose_mask(dense, recipe, statistics, pruned)
+        return_free_memory()
+        living = torch.where(solver.dead_inputs(), 0.0, dense).float()
         if recipe.compensate == "least_squares" and recipe.prunes:
             result = _solve(name, weight.dtype, living, recipe, statistics, solver, operator, fixed, pruned)
         else:
@@ -224,7 +231,7 @@ def _solve(
     recipe: Recipe,
     statistics: InputStatistics,
     solver: HessianSolver,
-    factor: Tensor | None,
+    factor: UpperPanels | None,
     chosen: Selection | None,
     pruned: int | None,
 ) -> CompressedWeight:
@@ -257,17 +264,19 @@ def _sweep(
     living: Tensor,
     recipe: Recipe,
     statistics: InputStatistics,
-    factor: Tensor,
+    factor: UpperPanels,
     chosen: Selection | None,
     pruned: int | None,
 ) -> CompressedWeight:
-    """The sweep over `living`, whose dead inputs have no weights, on a chosen mask or (None) finding it."""
+    """The sweep over `living`, whose dead inputs have no weights, on a chosen mask or (None) finding it.
+
+    It takes the place of `living`."""
     mask = None if chosen is None else chosen.mask
     order = None if chosen is None else chosen.order
     grid = None
     if recipe.bits is not None and recipe.round == "joint":
         grid = SweepGrid(recipe.bits, recipe.group_size, _column_scale(living, mask, recipe, statistics))
-    swept = _swept(living, factor, recipe, mask, pruned, grid)
+    swept = _swept(living, factor, recipe, mask, pruned, grid, overwrite=True)
     kept = swept.mask if recipe.prunes else None
     if grid is None:
         return _finish(name, dtype, swept.weight, Selection(swept.mask, order), recipe, statistics)
@@ -283,11 +292,12 @@ def _sweep(
 
 def _swept(
     living: Tensor,
-    factor: Tensor,
+    factor: UpperPanels,
     recipe: Recipe,
     mask: Tensor | None,
     pruned: int | None,
     grid: SweepGrid | None = None,
+    overwrite: bool = False,
 ) -> SweepResult:
     return obs_sweep(
         living,
@@ -298,6 +308,7 @@ def _swept(
         pruned=pruned,
         block_size=recipe.block_size,
         grid=grid,
+        overwrite=overwrite,
     )
 
 
@@ -319,7 +330,8 @@ def _finish(
         return CompressedWeight(_in_order(ordered.packed, order), mask, recipe)
     if recipe.bits is None:
         assert mask is not None, "a recipe prunes or quantizes"
-        require_finite(name, f"compensated weight in {dtype}", values.to(dtype))
+        values = values.to(dtype)
+        require_finite(name, f"compensated weight in {dtype}", values)
         return CompressedWeight(pack_pruned(values, mask, dtype, recipe.pattern), mask, recipe)
     group_size = recipe.group_size or values.shape[1]
     scale = _column_scale(values, mask, recipe, statistics)
@@ -352,7 +364,7 @@ def _in_order(packed: PackedWeight, index: Tensor | None) -> PackedWeight:
 
 
 def require_finite(name: str, what: str, values: Tensor) -> None:
-    finite = values.isfinite()
-    if not bool(finite.all()):
-        row, column = (int(i) for i in (~finite).nonzero()[0])
+    # Minimum and maximum are NaN where a value is, and need no copies as `isfinite` does.
+    if values.numel() and not bool(torch.stack(torch.aminmax(values)).isfinite().all()):
+        row, column = (int(i) for i in (~values.isfinite()).nonzero()[0])
         raise ValueError(f"{name}: {what} must be finite, got {values[row, column].item()} at [{row}, {column}]")

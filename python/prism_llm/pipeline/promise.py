@@ -26,6 +26,7 @@ from prism_kernels.formats import PackedWeight
 from ..pruning import Pattern, share_of
 from .recipe import Recipe
 
+_ROWS_AT_A_TIME = 32
 # Of the weights: what rounding down may lose without a note.
 _UNMENTIONED = 0.01
 
@@ -71,7 +72,7 @@ def require_pruned_as_named(name: str, packed: PackedWeight, recipe: Recipe, pru
     """
     while isinstance(base := getattr(packed, "base", None), PackedWeight):
         packed = base
-    for units in _units(packed.to_dense(torch.float32) == 0, recipe, pruned):
+    for units in _units(packed.to_dense() == 0, recipe, pruned):
         where = units.first_short()
         if where is not None:
             raise RuntimeError(
@@ -84,22 +85,30 @@ def _units(zeros: Tensor, recipe: Recipe, pruned: int | None) -> Iterator[_Units
     pattern, (n, k) = Pattern.parse(recipe.pattern), zeros.shape
     if pattern.is_structured:
         m, tail = pattern.m, k % pattern.m
-        groups = zeros[:, : k - tail].unflatten(1, (-1, m)).sum(2)
+        groups = _count(zeros[:, : k - tail].unflatten(1, (-1, m)))
         yield _Units(groups, m - pattern.n, m, "row {0}, group {1}")
         if tail:
             least = tail - -(-pattern.n * tail // m)
-            yield _Units(zeros[:, k - tail :].sum(1), least, tail, "the last group of row {0}")
+            yield _Units(_count(zeros[:, k - tail :]), least, tail, "the last group of row {0}")
     elif pruned is not None:
         if recipe.scope == "row" and recipe.score != "sparsegpt" and recipe.tiers is None:
-            yield _Units(zeros.sum(1), pruned // max(n, 1), k, "row {0}")
-        yield _Units(zeros.sum(), pruned, n * k, "all")
+            yield _Units(_count(zeros), pruned // max(n, 1), k, "row {0}")
+        yield _Units(zeros.count_nonzero(), pruned, n * k, "all")
     elif recipe.score == "sparsegpt":
         for begin in range(0, k, recipe.block_size):
             end = min(begin + recipe.block_size, k)
             size = n * (end - begin)
             part = f"columns {begin} to {end - 1}"
-            yield _Units(zeros[:, begin:end].sum(), share_of(size, recipe.sparsity), size, part)
+            yield _Units(zeros[:, begin:end].count_nonzero(), share_of(size, recipe.sparsity), size, part)
     elif recipe.scope == "row":
-        yield _Units(zeros.sum(1), share_of(k, recipe.sparsity), k, "row {0}")
+        yield _Units(_count(zeros), share_of(k, recipe.sparsity), k, "row {0}")
     else:
-        yield _Units(zeros.sum(), share_of(n * k, recipe.sparsity), n * k, "all")
+        yield _Units(zeros.count_nonzero(), share_of(n * k, recipe.sparsity), n * k, "all")
+
+
+def _count(zeros: Tensor) -> Tensor:
+    """int64, sums over the last dimension; few rows at a time, because torch sums copies in int64."""
+    counts = torch.empty(zeros.shape[:-1], dtype=torch.int64, device=zeros.device)
+    for begin in range(0, len(zeros), _ROWS_AT_A_TIME):
+        counts[begin : begin + _ROWS_AT_A_TIME] = zeros[begin : begin + _ROWS_AT_A_TIME].sum(-1)
+    return counts

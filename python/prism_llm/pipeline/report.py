@@ -10,7 +10,9 @@ from torch import Tensor
 
 from ..calibration import InputStatistics
 
-_WEIGHTS_AT_A_TIME = 2**21
+# Copies that stay in the cache; products need more rows to be efficient.
+_WEIGHTS_AT_A_TIME = 2**17
+_ROWS_OF_PRODUCTS = 256
 
 ErrorMeasure = Literal["output", "output_diagonal", "weight"]
 
@@ -111,22 +113,22 @@ class CompressionReport:
 
 
 def relative_error(dense: Tensor, decoded: Tensor, statistics: InputStatistics | None) -> tuple[float, ErrorMeasure]:
-    """How far `decoded` (float32 [n, k]) is from `dense` (any dtype), by the best measure that `statistics` allow.
+    """How far `decoded` ([n, k]) is from `dense` (any dtypes), by the best measure that `statistics` allow.
 
     Some rows at a time, so that copies stay small."""
-    gram = None if statistics is None else statistics.gram
-    measure: ErrorMeasure = "weight" if statistics is None else "output_diagonal" if gram is None else "output"
+    products = None if statistics is None else statistics.products
+    measure: ErrorMeasure = "weight" if statistics is None else "output_diagonal" if products is None else "output"
 
     def total(part: Tensor) -> Tensor:
-        if gram is not None:
-            return ((part @ gram) * part).sum(dtype=torch.float64)
+        if products is not None:
+            return products.quadratic(part).sum()
         squares = part.square()
         if statistics is None:
             return squares.sum(dtype=torch.float64)
         return (squares.sum(0, dtype=torch.float64) * statistics.sum_squares).sum()
 
     wrong = right = torch.zeros((), dtype=torch.float64, device=dense.device)
-    rows = max(1, _WEIGHTS_AT_A_TIME // max(dense.shape[1], 1))
+    rows = max(1, _WEIGHTS_AT_A_TIME // max(dense.shape[1], 1)) if products is None else _ROWS_OF_PRODUCTS
     for ours, theirs in zip(dense.split(rows), decoded.split(rows), strict=True):
         part = ours.float()
         wrong, right = wrong + total(part - theirs), right + total(part)

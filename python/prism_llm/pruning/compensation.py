@@ -9,25 +9,36 @@ from torch import Tensor
 
 from prism_kernels import ops
 
+from ..calibration import UpperPanels
 from .masks import Pattern, share_of
 
+# Rows are independent: copies in float32 stay small beside a block, and products are large enough to be efficient.
+_ROWS_AT_A_TIME = 256
 
-def obs_one_shot(weight: Tensor, mask: Tensor, inverse: Tensor) -> Tensor:
+
+def obs_one_shot(weight: Tensor, mask: Tensor, inverse: Tensor | UpperPanels) -> Tensor:
     """PRISM's one-shot update: the sum over pruned weights of their single-weight OBS corrections.
 
     Per row, w <- m * (w - H^-1 (w_pruned / diag(H^-1))), for all rows by one matrix product. The interaction of pruned
     weights is ignored, as in the original.
 
     Args:
-        weight: float32 [n, k].
+        weight: [n, k], any float dtype that float32 holds.
         mask: bool [n, k], True = kept.
-        inverse: float32 [k, k], H^-1.
+        inverse: float32 [k, k], H^-1, of which the upper triangle is read.
 
     Returns:
         float32 [n, k], exactly 0 where pruned.
     """
-    pruned = torch.where(mask, 0.0, weight) / inverse.diagonal()
-    return torch.where(mask, torch.addmm(weight, pruned, inverse, alpha=-1), 0.0)
+    inverse = UpperPanels.of(inverse) if isinstance(inverse, Tensor) else inverse
+    result = torch.empty_like(weight, dtype=inverse.dtype)
+    diagonal = inverse.diagonal()
+    for begin in range(0, weight.shape[0], _ROWS_AT_A_TIME):
+        rows = slice(begin, begin + _ROWS_AT_A_TIME)
+        kept, part = mask[rows], weight[rows].to(inverse.dtype)
+        pruned = torch.where(kept, 0.0, part).div_(diagonal)
+        result[rows] = torch.where(kept, part - inverse.times(pruned), 0.0)
+    return result
 
 
 @dataclass(frozen=True)
@@ -54,7 +65,7 @@ class SweepGrid:
 
 def obs_sweep(
     weight: Tensor,
-    factor: Tensor,
+    factor: Tensor | UpperPanels,
     *,
     mask: Tensor | None = None,
     pattern: Pattern | None = None,
@@ -62,6 +73,7 @@ def obs_sweep(
     pruned: int | None = None,
     block_size: int = 128,
     grid: SweepGrid | None = None,
+    overwrite: bool = False,
 ) -> SweepResult:
     """SparseGPT's sweep (arXiv 2301.00774) over all columns, `block_size` at a time.
 
@@ -78,34 +90,38 @@ def obs_sweep(
         pruned: how many weights to prune instead of `sparsity`, spread evenly over the blocks.
         block_size: columns; a multiple of m, and of the group size of `grid`.
         grid: rounding inside the sweep, or None.
+        overwrite: `weight` may be overwritten, by the result.
     """
     pattern = pattern or Pattern()
-    weight, (n, k) = weight.clone(), weight.shape
+    factor = UpperPanels.of(factor) if isinstance(factor, Tensor) else factor
+    weight, (n, k) = weight if overwrite else weight.clone(), weight.shape
     row_grid = _row_grid(weight, grid) if grid is not None and grid.group_size is None else None
-    result = weight.clone()
-    masks, codes, scales, zeros = [], [], [], []
+    kept = torch.ones(n, k, dtype=torch.bool, device=weight.device)
+    codes = None if grid is None else torch.empty(n, k, dtype=torch.uint8, device=weight.device)
+    scales, zeros = [], []
     for begin in range(0, k, block_size):
         end = min(begin + block_size, k)
-        block, own = weight[:, begin:end].contiguous(), factor[begin:end, begin:end].contiguous()
+        rows = factor.strip(begin, end)
+        block, own = weight[:, begin:end].contiguous(), rows[:, : end - begin].triu()
         chosen = None if mask is None else mask[:, begin:end].contiguous()
         if chosen is None and not pattern.is_structured:
             score = block.square() / own.diagonal().square()
             count = share_of(block.numel(), sparsity) if pruned is None else pruned * end // k - pruned * begin // k
             chosen = ops.topk_mask(score, block.numel() - count, "matrix")
         rounding = _rounding(grid, row_grid, begin, end)
-        result[:, begin:end], error, used, code, scale, zero = ops.obs_sweep(
+        # What is swept is not read again: results take its place.
+        weight[:, begin:end], error, kept[:, begin:end], code, scale, zero = ops.obs_sweep(
             block, own, chosen, pattern.n, pattern.m, **rounding
         )
-        weight[:, end:].addmm_(error, factor[begin:end, end:], alpha=-1)
-        masks.append(used)
-        codes.append(code)
+        weight[:, end:].addmm_(error, rows[:, end - begin :], alpha=-1)
+        if codes is not None:
+            codes[:, begin:end] = code
         scales.append(scale)
         zeros.append(zero)
-    kept = torch.cat(masks, 1) if masks else torch.ones(n, k, dtype=torch.bool, device=weight.device)
     if grid is None:
-        return SweepResult(result, kept)
+        return SweepResult(weight, kept)
     all_scales, all_zeros = row_grid or (torch.cat(scales, 1), torch.cat(zeros, 1))
-    return SweepResult(result, kept, torch.cat(codes, 1), all_scales, all_zeros)
+    return SweepResult(weight, kept, codes, all_scales, all_zeros)
 
 
 def _row_grid(weight: Tensor, grid: SweepGrid) -> tuple[Tensor, Tensor]:

@@ -17,12 +17,12 @@ CLEARCUT_INTERACTION = 0.1
 
 # Scores that divide by sums are computed in float64, this many weights at a time, and rounded once: what is equal by
 # its formula is then equal in float32 as well, so ties do not depend on the order of sums or on the device.
-_CHUNK_ELEMENTS = 1 << 20
+_CHUNK_ELEMENTS = 1 << 17
 
 
 def magnitude_score(weight: Tensor) -> Tensor:
     """|W|."""
-    return weight.float().abs()
+    return weight.abs() if weight.dtype == torch.float32 else weight.float().abs_()
 
 
 def wanda_score(weight: Tensor, norms: Tensor) -> Tensor:
@@ -33,7 +33,7 @@ def wanda_score(weight: Tensor, norms: Tensor) -> Tensor:
         weight: [n, k].
         norms: float32 [k], L2 norm over tokens of each input.
     """
-    return weight.float().abs() * norms
+    return magnitude_score(weight).mul_(norms)
 
 
 def ria_score(weight: Tensor, norms: Tensor | None = None, exponent: float = 0.5) -> Tensor:
@@ -140,14 +140,21 @@ def prism_mask(
         select: makes the mask from a score.
         factors: "sinq" (the original: SINQ's iteration, zeros included), or "prism" (row then column, survivors only).
     """
-    weight = weight.float()
-    original = wanda_score(weight, norms)
     mask = weight != 0
     for _ in range(PRISM_ROUNDS):
         counted = _living_cross(mask) if factors == "sinq" else mask
         column, row = ops.sinkhorn(weight * mask, counted, variant=factors, iterations=16)
-        mask = select(original / (row[:, None] * column + PRISM_EPSILON))
+        del counted
+        mask = select(_balanced_score(weight, norms, column, row))
     return mask
+
+
+def _balanced_score(weight: Tensor, norms: Tensor, column: Tensor, row: Tensor) -> Tensor:
+    """|W_ij| ||X_j|| / (column_j row_i + 1e-6), a few rows at a time."""
+    score = torch.empty_like(weight, dtype=torch.float32)
+    for rows in _row_chunks(weight):
+        score[rows] = wanda_score(weight[rows], norms).div_(row[rows, None] * column + PRISM_EPSILON)
+    return score
 
 
 def _living_cross(mask: Tensor) -> Tensor:

@@ -99,8 +99,8 @@ def searched_column_scale(
     Returns:
         bfloat16 [k].
     """
-    gram = statistics.gram
-    if gram is None:
+    products = statistics.products
+    if products is None:
         raise ValueError("searched_column_scale: statistics must hold X^T X, got none")
     kept = torch.ones_like(weight, dtype=torch.bool) if mask is None else mask
     target = torch.where(kept, weight, 0.0)
@@ -114,7 +114,7 @@ def searched_column_scale(
         grid = {"bits": bits, "group_size": group_size, "codebook": codebook}
         codes, scale, zero = ops.dual_shift_quantize(weight, column_scale, mask, **grid)  # type: ignore[arg-type]
         delta = target - decode(codes, scale, zero, column_scale, group_size=group_size, codebook=codebook)
-        squares = ((delta @ gram) * delta).sum(1, dtype=torch.float64).clamp(min=0)
+        squares = products.quadratic(delta).clamp(min=0)
         error = float((squares.sqrt() if search_error == "l1" else squares).sum())
         if error < lowest:
             best, lowest = column_scale, error

@@ -80,6 +80,8 @@ void Tiles() {
     Weight tall(70, 200, dtype, wide);
     for (const int64_t m : {3, 17, 70}) Multiply(tall, m, true, dtype, true);
   }
+  Weight filling(197, 139, DType::kFloat16, false);  // tiles of 32 rows for few tokens too
+  for (const int64_t m : {3, 11}) Multiply(filling, m, true, DType::kFloat16, true);
   // A whole row among empty ones takes many windows of a chunk; chunks of 512, 384 and 128 columns.
   for (const int64_t percent : {0, 50, 100}) {
     Weight uneven(37, 1210, DType::kBFloat16, false, [&](int64_t row) { return row == 30 ? 100 : percent; });
@@ -127,6 +129,8 @@ int main() {
   Tiles();
   Weight no_columns(3, 0, DType::kFloat32, false);
   for (const int64_t m : {1, 2}) Multiply(no_columns, m, true);
+  Weight no_columns16(3, 0, DType::kBFloat16, false);
+  Multiply(no_columns16, 2, true, DType::kBFloat16, true);
   Weight long_rows(3, 60'000, DType::kBFloat16, false);  // x of one token is larger than shared memory
   Unpack(long_rows, true);
   return 0;

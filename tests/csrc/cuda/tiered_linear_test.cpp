@@ -17,13 +17,15 @@ namespace {
 enum Map { kDense, kSparse24, kTopK, kEmpty, kMixed };
 
 struct Weight {
-  Weight(int64_t n, int64_t k, DType dtype, bool shortened, Map map = kMixed)
+  // `stored`: tiles of a panel before the empty ones.
+  Weight(int64_t n, int64_t k, DType dtype, bool shortened, Map map = kMixed, int64_t stored = INT64_MAX)
       : tiers(NumPanels(n) * cpu::NumTiles(k)), offsets(2 * (NumPanels(n) + 1)), masks(0), values(0) {
     std::vector<uint8_t> bits;
     int64_t kept = 0;
     offsets[0] = offsets[1] = 0;
     for (int64_t i = 0; i < tiers.size(); ++i) {
       tiers[i] = map == kMixed ? static_cast<uint8_t>(test::RandomInt(0, 3)) : static_cast<uint8_t>(map);
+      if (i % cpu::NumTiles(k) >= stored) tiers[i] = kEmpty;
       kept += tiers[i] == cpu::kTierDense ? cpu::kTileSize : 0;
       if (tiers[i] == 1 || tiers[i] == 2) kept += AddMask(map, bits);
       if ((i + 1) % cpu::NumTiles(k) == 0) {
@@ -131,6 +133,12 @@ int main() {
         for (const int64_t m : {1, 9, 21}) Multiply(weight, dense, m, dtype);
       }
     }
+  }
+  // Shares that end everywhere in the segments of a copy, with little of the stream behind them.
+  for (int64_t stored = 3; stored < 36; ++stored) {
+    Weight weight(16, 16 * (stored + 60), DType::kBFloat16, false, kDense, stored);
+    test::Buffer<uint8_t> dense = Unpack(weight);
+    Multiply(weight, dense, 1, DType::kBFloat16);
   }
   Weight wide(3, 16 * 1024 + 40, DType::kBFloat16, false);  // more tiles than are found at once
   test::Buffer<uint8_t> dense = Unpack(wide);
