@@ -65,10 +65,9 @@ cudaError_t BitmapDualShiftLinear(const BitmapDualShiftLinearArgs& a, cudaStream
   }
   // One group may be longer than the weight, or end within a block: then it ends with the last block.
   const int64_t group_size = a.groups == 1 ? NumBlocks32(a.k) * kBlockColumns : a.group_size;
-  const int64_t zero_size = a.codebook == Codebook::kUniform ? NumPanels(a.n) * a.groups * ZeroBytes(a.bits) : 0;
   constexpr int64_t kChunkColumns = 4 * kChunkUnits;
   const int per_chunk = kChunkColumns % group_size == 0 ? static_cast<int>(kChunkColumns / group_size) : 0;
-  const BitmapCodesWeight weight{a.bitmap, a.codes, a.panel_offsets, a.scale, a.zero, a.size, zero_size, NumQuads(a.k), group_size, a.groups, per_chunk, a.bits, a.codebook};
+  const BitmapCodesWeight weight{a.bitmap, a.codes, a.panel_offsets, a.scale, a.zero, a.size, NumQuads(a.k), group_size, a.groups, per_chunk, a.bits, a.codebook};
   if (IsFourBit(a)) return CallMma<FourBitCodes>(CallOf(a), weight, a.scratch, stream);
   return CallMma<AnyCodes>(CallOf(a), weight, a.scratch, stream);
 }

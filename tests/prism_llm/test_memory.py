@@ -58,8 +58,8 @@ else:
     print(status("VmHWM:") - begun)
 """
 
-#: For the allocator and for what the libraries keep.
-NOISE = 12_000_000
+#: For the allocator, whose holes weigh more beside small blocks, and for what the libraries keep.
+NOISE = 20_000_000
 
 
 def child(*arguments):

@@ -1,9 +1,11 @@
 // What the kernels over bitmaps in panel order share: masks of a unit (a pair or quad of columns of a panel of 16 rows),
 // sums over the threads of a block, and the two steps of packing. A block takes a panel, a thread a unit.
 #pragma once
+#include <type_traits>
+
 #include "../../common/codebooks.h"
 #include "../../common/panels.h"
-#include "launch.cuh"
+#include "ptx.cuh"
 
 namespace prism::cuda {
 
@@ -61,10 +63,14 @@ __device__ inline T SumOfWarp(T value) {
 
 template <class T>
 __device__ inline T ScanOfWarp(T value) {  // inclusive
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  for (int lanes = 1; lanes < 32; lanes *= 2) {
-    const T below = __shfl_up_sync(0xffffffffu, value, static_cast<unsigned>(lanes));
-    if (lane >= lanes) value += below;
+  if constexpr (std::is_same_v<T, int>) {
+    for (int lanes = 1; lanes < 32; lanes *= 2) value = AddFromBelow(value, lanes);
+  } else {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    for (int lanes = 1; lanes < 32; lanes *= 2) {
+      const T below = __shfl_up_sync(0xffffffffu, value, static_cast<unsigned>(lanes));
+      if (lane >= lanes) value += below;
+    }
   }
   return value;
 }

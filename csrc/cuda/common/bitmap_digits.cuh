@@ -26,6 +26,7 @@
 // cycles; the bandwidth of an H200 leaves time for 3.1. Of the 4.6, 2.5 expand codes (19 for 8 positions, 1 product for 512), 0.5
 // are per group, 1.6 find, copy and read ahead. A panel costs a warp 134 more: 1.05 a position of 4096 columns, 0.3 of 14336.
 #pragma once
+#include "bitmap_expand.cuh"
 #include "bitmap_sources.cuh"
 
 namespace prism::cuda {
@@ -49,7 +50,6 @@ inline constexpr int kDigits = 4, kDigitWarps = 16, kDigitThreads = 32 * kDigitW
 inline constexpr int kPartColumns = 128, kPartQuads = kPartColumns / 4;  // what a warp's share is counted in; two make a chunk
 inline constexpr int kMostDigitTokens = 4;
 inline constexpr int kDigitAhead = 2;                  // panels whose shares' begins are known beyond the one that is multiplied
-inline constexpr int kEntryBytes = 8;
 
 // Where things lie in shared memory, in bytes. Tokens are 1, 2 or 4, those past m are 0.
 template <int kGroup, int kTokens>
@@ -66,28 +66,6 @@ struct DigitsLayout {
   PRISM_HOST_DEVICE static int GroupSums(int64_t k) { return kDigitsAt + static_cast<int>(CeilDiv(k, kPartColumns)) * 2 * kDigitBytes; }
   PRISM_HOST_DEVICE static int Bytes(int64_t k) { return GroupSums(k) + static_cast<int>(CeilDiv(k, kPartColumns)) * (kPartColumns / kGroup) * kGroupSumBytes; }
 };
-
-// Entries by a byte of a mask: {selectors of the first row | of the second << 16, a 1 in each nibble of the first row's codes}.
-template <int kCopies>
-__device__ void FillExpansions(unsigned char* table) {
-  const uint32_t mask = threadIdx.x % 256;
-  uint32_t selectors[2] = {0, 0}, first_row = 0;
-  int count = 0;
-#pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    const bool kept = (mask >> i & 1) != 0;
-    selectors[i / 4] |= static_cast<uint32_t>(kept ? count / 2 + count % 2 * 4 : 15) << 4 * (i % 4);
-    if (i < 4 && kept) first_row |= 1u << 4 * count;
-    count += kept;
-  }
-  const uint32_t both = selectors[0] | selectors[1] << 16;
-  constexpr int kSlots = kCopies / 2;
-#pragma unroll
-  for (int i = 0; i < kSlots / 2; ++i) {  // neighbouring threads write to different banks
-    const uint32_t slot = (threadIdx.x + 2 * i + threadIdx.x / 256) % kSlots;
-    reinterpret_cast<uint4*>(table)[mask * kSlots + slot] = make_uint4(both, first_row, both, first_row);
-  }
-}
 
 // The digits of a warp's parts [begin, end) for all tokens, and what they sum up to in each group.
 template <int kTokens>

@@ -12,7 +12,7 @@ __global__ void __launch_bounds__(kDigitThreads, 1) BitmapDigitsKernel(BitmapDig
   const int64_t panels = NumPanels(a.n), first = panels * blockIdx.x / gridDim.x, last = panels * (blockIdx.x + 1) / gridDim.x;
   const int count = static_cast<int>(last - first), warp = static_cast<int>(threadIdx.x) / 32;
   DigitsWarp<kGroup, kTokens> work(a, first, last, shared);
-  FillExpansions<DigitsLayout<kGroup, kTokens>::kCopies>(shared);
+  FillExpansions<DigitsLayout<kGroup, kTokens>::kCopies, kDigitThreads>(shared);
   work.Prepare();
   __syncthreads();
   work.Open();

@@ -213,9 +213,7 @@ class DigitsWarp {
   // Places and copies the chunk that was loaded.
   __device__ void Issue() {
     const int low[2] = {__popc(masks_.x), __popc(masks_.z)}, first = Bytes(low[0] + __popc(masks_.y)), own = first + Bytes(low[1] + __popc(masks_.w));
-    int through = own;
-#pragma unroll
-    for (int lanes = 1; lanes < 32; lanes *= 2) through = AddFromBelow(through, lanes);
+    const int through = ScanOfWarp(own);
     unsigned char* const stage = shared_ + write_;
     const int size = __shfl_sync(0xffffffffu, through, 31), skew = CopyCodes(size, stage + Layout::kData);
     CopyAsyncCommit();
@@ -244,9 +242,9 @@ class DigitsWarp {
     const uint32_t bit = start + 4 * static_cast<uint32_t>(__popc(mask & below_));
     const auto* const words = reinterpret_cast<const uint32_t*>(shared_ + (bit >> 3 & ~3u));
     const uint2 entry = *reinterpret_cast<const uint2*>(table_ + Permute(mask, 0, byte_) * (Layout::kCopies * kEntryBytes));
-    const uint32_t codes = __funnelshift_r(words[0], words[1], bit) ^ (entry.y * zeros.y + zeros.x);
-    first = (Permute(codes, codes >> 4, entry.x) & 0x0f0f0f0fu) ^ zeros.z;
-    second = (Permute(codes, codes >> 4, entry.x >> 16) & 0x0f0f0f0fu) ^ zeros.w;
+    const ExpandedRows rows = ExpandCodes(__funnelshift_r(words[0], words[1], bit), entry, zeros.x, zeros.y);
+    first = (rows.first & 0x0f0f0f0fu) ^ zeros.z;
+    second = (rows.second & 0x0f0f0f0fu) ^ zeros.w;
   }
 
   __device__ void Multiply(int part, const unsigned char* digits, unsigned char* group_sums) {

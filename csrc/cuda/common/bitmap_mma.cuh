@@ -16,8 +16,8 @@
 // of gridDim.y blocks by AddSplits in theirs: results do not depend on timing. Work is balanced by columns, which is
 // what instructions and masks cost; panels of unequal length are balanced by the scheduler, block by block.
 //
-// Bound at 50 % and few tokens: instructions. Counted in the code for sm_90, a position costs about 9, of values and of
-// 4-bit codes (a third of it finds and copies the survivors); the bandwidth of an H200 leaves time for 7.8 and 3.1.
+// Bound at 50 % and few tokens: instructions. Counted in the code for sm_90, a position costs about 9 of values, 7.3 of 4-bit
+// codes and 8 tokens, 8.4 and 16 tokens (groups of 64); the bandwidth of an H200 leaves time for 7.8 and 3.1.
 #pragma once
 #include "arithmetic.cuh"
 #include "bitmap.cuh"
@@ -27,7 +27,6 @@ namespace prism::cuda {
 
 inline constexpr int kMmaWarps = 8;
 inline constexpr int kMmaThreads = 32 * kMmaWarps;
-inline constexpr int kStages = 4;
 inline constexpr int kChunkUnits = 32;
 
 // Everything but the weight.
@@ -49,6 +48,7 @@ struct MmaShape {
   static constexpr int kTiles = kTiles_, kPanels = kPanels_, kPanelWarps = kPanelWarps_;
   static constexpr int kSplit = kMmaWarps / kPanelWarps, kTokens = 8 * kTiles, kBlockPanels = kPanels * kPanelWarps;
   static constexpr int kBlocks = kTiles == 1 ? (kPanels == 1 ? 3 : 2) : kTiles == 2 ? 2 : 1;  // of a multiprocessor at once
+  static constexpr int kStages = kTiles == 1 && kPanels == 2 ? 3 : 4;  // two blocks fit
   static constexpr int kSumBytes = kMmaWarps * kPanels * kTokens * 16 * 4;
 };
 using OneTile = MmaShape<1, 1, 1>;
@@ -58,8 +58,22 @@ using EightTiles = MmaShape<8, 2, 4>;
 
 template <class Source, class Shape>
 PRISM_HOST_DEVICE constexpr int BitmapMmaSharedBytes() {
-  constexpr int kRing = kMmaWarps * Shape::kPanels * kStages * Source::kStageBytes + Source::kTableBytes;
+  constexpr int kRing = kMmaWarps * Shape::kPanels * Shape::kStages * Source::kStageBytes + Source::kTableBytes;
   return (kRing > Shape::kSumBytes ? kRing : Shape::kSumBytes) + Shape::kBlockPanels * Shape::kSplit * 2 * 4;
+}
+
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+inline constexpr int kMultiprocessorSharedBytes = 164 * 1024;
+#else
+inline constexpr int kMultiprocessorSharedBytes = 228 * 1024;
+#endif
+
+// Blocks that a multiprocessor should hold at once: no fewer registers than for those whose shared memory fits.
+template <class Source, class Shape>
+PRISM_HOST_DEVICE constexpr int BitmapMmaBlocks() {
+  if (Source::kOneShape) return 1;
+  constexpr int kFit = kMultiprocessorSharedBytes / (BitmapMmaSharedBytes<Source, Shape>() + 1024);
+  return kFit < Shape::kBlocks ? (kFit < 1 ? 1 : kFit) : Shape::kBlocks;
 }
 
 // A lane's activations, chunk by chunk: vectors of 8 columns of the token of each tile. What a one-tile kernel scales by
@@ -195,14 +209,14 @@ __device__ inline void OpenPanels(const typename Source::Weight& weight, const B
   constexpr int kPanels = Shape::kPanels, kSplit = Shape::kSplit;
   const int warp = static_cast<int>(threadIdx.x) / 32, split = warp % kSplit, begin = chunks.block_begin;
   const int64_t first_panel = PanelBlock(a) * Shape::kBlockPanels + warp / kSplit * kPanels;
-  unsigned char* const ring = shared + warp * kPanels * kStages * Source::kStageBytes;
-  unsigned char* const table = shared + kMmaWarps * kPanels * kStages * Source::kStageBytes;
+  unsigned char* const ring = shared + warp * kPanels * Shape::kStages * Source::kStageBytes;
+  unsigned char* const table = shared + kMmaWarps * kPanels * Shape::kStages * Source::kStageBytes;
   int* const sizes = reinterpret_cast<int*>(shared + BitmapMmaSharedBytes<Source, Shape>()) - Shape::kBlockPanels * kSplit * 2;
 #pragma unroll
   for (int p = 0; p < kPanels; ++p) {
     // A panel past the last one repeats it; its rows are not stored.
     const int64_t panel = min(first_panel + p, NumPanels(a.out.n) - 1);
-    source[p].Start(weight, panel, chunks.begin, chunks.end, ring + p * kStages * Source::kStageBytes, table);
+    source[p].Start(weight, panel, chunks.begin, chunks.end, ring + p * Shape::kStages * Source::kStageBytes, table);
     const int before = SizeOfChunks<Source>(weight, panel, ShareOf(begin, split, kSplit), ShareOf(begin, split + 1, kSplit));
     const int mine = SizeOfChunks<Source>(weight, panel, chunks.begin, chunks.end);
     int* const own = sizes + ((warp / kSplit * kPanels + p) * kSplit + split) * 2;
@@ -236,7 +250,7 @@ __device__ inline void MultiplyBlock(const typename Source::Weight& weight, int 
 }
 
 template <class Source, class Half, class Shape>
-__global__ void __launch_bounds__(kMmaThreads, Source::kOneShape ? 1 : Shape::kBlocks) BitmapMmaKernel(typename Source::Weight weight, BitmapMmaArgs a) {
+__global__ void __launch_bounds__(kMmaThreads, BitmapMmaBlocks<Source, Shape>()) BitmapMmaKernel(typename Source::Weight weight, BitmapMmaArgs a) {
   PRISM_DYNAMIC_SMEM(shared);
   const ChunkShare chunks = OwnChunks<Source, Shape>(a.k);
   Source source[Shape::kPanels];
@@ -246,11 +260,11 @@ __global__ void __launch_bounds__(kMmaThreads, Source::kOneShape ? 1 : Shape::kB
     if (chunk < chunks.end) {
 #pragma unroll
       for (int p = 0; p < Shape::kPanels; ++p) source[p].Issue(weight, issued);
-      issued = (issued + 1) % kStages;
+      issued = (issued + 1) % Shape::kStages;
     }
     CopyAsyncCommit();
   };
-  for (int ahead = 0; ahead < kStages - 1; ++ahead) issue(chunks.begin + ahead);
+  for (int ahead = 0; ahead < Shape::kStages - 1; ++ahead) issue(chunks.begin + ahead);
   TokenReader<Source, Half, Shape> reader(a, chunks.begin);
   float sums[Shape::kPanels][Shape::kTiles][4] = {};
   int stage = 0, blocks_left = static_cast<int>(NumBlocks32(a.k)) - chunks.begin * Source::kBlocks;
@@ -260,9 +274,9 @@ __global__ void __launch_bounds__(kMmaThreads, Source::kOneShape ? 1 : Shape::kB
     const bool last_chunk = chunk + 1 == chunks.end;
     typename TokenReader<Source, Half, Shape>::Chunk tokens;
     if constexpr (kAhead) reader.Load(blocks, tokens);
-    CopyAsyncWait<kStages - 2>();
+    CopyAsyncWait<Shape::kStages - 2>();
     __syncwarp();  // this chunk is there for all lanes, and all have read the one before
-    issue(chunk + kStages - 1);
+    issue(chunk + Shape::kStages - 1);
 #pragma unroll
     for (int p = 0; p < Shape::kPanels; ++p) source[p].StartChunk(weight, stage);
     if constexpr (kAhead) {
@@ -279,7 +293,7 @@ __global__ void __launch_bounds__(kMmaThreads, Source::kOneShape ? 1 : Shape::kB
       }
     }
     reader.Advance();
-    stage = (stage + 1) % kStages;
+    stage = (stage + 1) % Shape::kStages;
     blocks_left -= Source::kBlocks;
   }
   CopyAsyncWait<0>();

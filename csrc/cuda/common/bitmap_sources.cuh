@@ -1,6 +1,7 @@
 // What BitmapMmaKernel multiplies: 16-bit values behind a mask per pair of columns, or codes behind one per quad. A source
 // is a warp's walk over one panel; Issue runs ahead of Fragments.
 #pragma once
+#include "bitmap_expand.cuh"
 #include "bitmap_grid.cuh"
 #include "bitmap_mma.cuh"
 
@@ -171,13 +172,13 @@ struct BitmapCodesWeight {
   const int64_t* panel_offsets;  // [panels + 1]
   const uint16_t* scale;         // bfloat16 [panels, groups, 16], aligned to 16 bytes
   const uint8_t* zero;           // [panels, groups, ZeroBytes(bits)], aligned to 2 bytes, or none
-  int64_t size, zero_size, quads, group_size, groups;
+  int64_t size, quads, group_size, groups;
   int groups_per_chunk;  // 0 where chunks of 128 columns do not end with groups
   int bits;
   Codebook codebook;
 };
 
-// kBits = 4: uniform codes, spread by prmt. kBits = 0: any width and codebook, code by code; levels are rounded to the dtype
+// kBits = 4: uniform codes, expanded by bitmap_expand.cuh. kBits = 0: any width and codebook, code by code; levels are rounded to the dtype
 // of the activations. Group sizes are multiples of 32, or one group. Sums of a group are multiplied by its scale in float32.
 template <int kBits, int kTiles>
 class BitmapCodesSource {
@@ -185,11 +186,10 @@ class BitmapCodesSource {
   using Weight = BitmapCodesWeight;
   static constexpr bool kOneShape = kBits == 0, kScaled = true;
   static constexpr int kColumns = 4, kBlocks = 4;
-  static constexpr int kLargestBits = kBits == 0 ? 8 : kBits, kMostGroups = 4;
-  static constexpr int kMasks = 0, kStarts = 256, kScales = 384, kZeros = kScales + kMostGroups * 32;
-  static constexpr int kData = kZeros + kMostGroups * 16 + 16;
+  static constexpr int kLargestBits = kBits == 0 ? 8 : kBits;
+  static constexpr int kUnits = 0, kGroups = 512, kData = kGroups + 32 * 8;
   static constexpr int kMostBytes = kChunkUnits * 8 * kLargestBits, kStageBytes = kData + kMostBytes + 48;
-  static constexpr int kTableBytes = 64;
+  static constexpr int kCopies = kTiles == 1 ? 8 : 16, kTableBytes = kBits == 4 ? 256 * kCopies * kEntryBytes : 64;
 
   int64_t panel;
   const uint8_t* at;  // of the survivors of the chunk that is issued next
@@ -199,20 +199,9 @@ class BitmapCodesSource {
 
   static __device__ MaskReader<4> Masks(const Weight& w, int64_t panel, int chunk) { return {w.bitmap, panel, w.quads, chunk}; }
 
-  // For 4 bits, by the mask of 4 codes of a row: selectors of bytes of (w, w >> 4), where byte 3 of w is what a pruned
-  // weight takes, and above them the bits that the survivors take. Else the levels.
   static __device__ void FillTable(const Weight& w, unsigned char* table) {
     if constexpr (kBits == 4) {
-      const uint32_t mask = threadIdx.x;
-      if (mask >= 16) return;
-      uint32_t selectors = 0;
-      int count = 0;
-      for (int i = 0; i < 4; ++i) {
-        const bool kept = (mask >> i & 1) != 0;
-        selectors |= static_cast<uint32_t>(kept ? count / 2 + count % 2 * 4 : 3) << 4 * i;
-        count += kept;
-      }
-      reinterpret_cast<uint32_t*>(table)[mask] = selectors | static_cast<uint32_t>(4 * count) << 16;
+      FillExpansions<kCopies, kMmaThreads>(table);
     } else {
       const BitmapCodesGrid grid{nullptr, nullptr, nullptr, nullptr, nullptr, 0, 0, 0, w.bits, w.codebook};
       grid.LoadLevels(reinterpret_cast<float*>(table));
@@ -222,7 +211,7 @@ class BitmapCodesSource {
   __device__ void Start(const Weight& w, int64_t own_panel, int chunk, int end, unsigned char* ring, const unsigned char* table) {
     panel = own_panel;
     ring_ = ring;
-    table_ = table;
+    table_ = kBits == 4 ? table + threadIdx.x % kCopies * kEntryBytes : table;
     const int64_t position = w.panel_offsets[panel];
     at = w.codes + min(max(position, int64_t{0}), w.size);
     masks_ = Masks(w, panel, chunk);
@@ -231,11 +220,11 @@ class BitmapCodesSource {
     const int64_t column = static_cast<int64_t>(chunk) * kChunkUnits * kColumns;
     const int g = static_cast<int>(threadIdx.x) % 32 / 4;
     first_ = static_cast<uint32_t>(panel * w.groups);
-    shift_ = static_cast<uint32_t>(8 * (g % 4));
-    below_ = (1u << shift_) - 1;
-    half_ = g < 4 ? 0x4410u : 0x4432u;
-    group_ = issued_ = static_cast<int>(column / w.group_size);
+    below_ = (1u << 8 * (g % 4)) - 1;
+    byte_ = 0x4440u + static_cast<uint32_t>(g % 4);
+    issued_ = static_cast<int>(column / w.group_size);
     left_ = issued_left_ = static_cast<int>(w.group_size - column % w.group_size);
+    LoadGroups(w);
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
 #pragma unroll
@@ -250,39 +239,37 @@ class BitmapCodesSource {
     const int skew = CopyRange<kMostBytes>(at, w.codes + w.size, size, to + kData);
     const uint32_t start = static_cast<uint32_t>(8 * (skew + through - own));
     const uint32_t half = start + static_cast<uint32_t>(Bits(w) * __popc(next_.unit.words[0]));
-    reinterpret_cast<uint2*>(to + kMasks)[lane] = make_uint2(next_.unit.words[0], next_.unit.words[1]);
-    reinterpret_cast<uint32_t*>(to + kStarts)[lane] = start | half << 16;  // in bits, of rows 0-7 and 8-15
+    // Masks and starts, in bits, of rows 0-7 of two quads, then of rows 8-15.
+    auto* const units = reinterpret_cast<uint2*>(to + kUnits) + lane / 2 * 4 + lane % 2;
+    units[0] = make_uint2(next_.unit.words[0], start);
+    units[2] = make_uint2(next_.unit.words[1], half);
     at += size;
-    IssueGroups(w, to);
+    reinterpret_cast<uint2*>(to + kGroups)[lane] = make_uint2(scales_, Zeros(w));
+    LoadGroups(w);
     next_ = masks_.Next();
   }
 
-  __device__ void StartChunk(const Weight& w, int stage) {
+  __device__ void StartChunk(const Weight&, int stage) {
     stage_ = ring_ + stage * kStageBytes;
-    scale_at_ = stage_ + kScales;
-    const uint32_t group = first_ + static_cast<uint32_t>(group_);
-    const uint32_t zero = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(w.zero)) + group * static_cast<uint32_t>(ZeroBytes(Bits(w)));
-    zero_at_ = stage_ + kZeros + zero % 16;
-    LoadZeros(w);
+    group_at_ = stage_ + kGroups + static_cast<int>(threadIdx.x) % 32 / 4 * 8;
+    SetZeros();
   }
 
   // A lane's bits of a quad are byte g of its mask. `block` is a constant of an unrolled loop.
   template <class Half>
   __device__ void Fragments(const Weight& w, int block, uint32_t (&fragments)[2][4]) const {
     const int lane = static_cast<int>(threadIdx.x) % 32, g = lane / 4, t = lane % 4;
-    const uint4 masks = reinterpret_cast<const uint4*>(stage_ + kMasks)[block * 4 + t];
-    const uint2 starts = reinterpret_cast<const uint2*>(stage_ + kStarts)[block * 4 + t];
-    const uint32_t mask[2] = {g < 4 ? masks.x : masks.y, g < 4 ? masks.z : masks.w}, start[2] = {starts.x, starts.y};
+    const uint4 units = reinterpret_cast<const uint4*>(stage_ + kUnits)[(block * 4 + t) * 2 + g / 4];
+    const uint32_t mask[2] = {units.x, units.z}, start[2] = {units.y, units.w};
 #pragma unroll
     for (int quad = 0; quad < 2; ++quad) {
-      const uint32_t bit = Permute(start[quad], 0, half_) + static_cast<uint32_t>(Bits(w) * __popc(mask[quad] & below_));
+      const uint32_t bit = start[quad] + static_cast<uint32_t>(Bits(w) * __popc(mask[quad] & below_)), kept = Permute(mask[quad], 0, byte_);
       const auto* words = reinterpret_cast<const uint32_t*>(stage_ + kData + (bit >> 3 & ~3u));
       if constexpr (kBits == 4) {
-        // Twice the byte, so that four bits of it are an offset in the table.
-        const uint32_t kept = __funnelshift_r(mask[quad], mask[quad], shift_ - 2);
-        Spread<Half>(__funnelshift_r(words[0], words[1], bit), kept & 60u, kept >> 4 & 60u, fragments[quad]);
+        const uint2 entry = *reinterpret_cast<const uint2*>(table_ + kept * (kCopies * kEntryBytes));
+        Spread<Half>(ExpandCodes(__funnelshift_r(words[0], words[1], bit), entry, second_, difference_), fragments[quad]);
       } else {
-        Decode<Half>(w, words, bit, mask[quad] >> shift_ & 255u, fragments[quad]);
+        Decode<Half>(w, words, bit, kept, fragments[quad]);
       }
     }
   }
@@ -293,8 +280,7 @@ class BitmapCodesSource {
   __device__ void EndBlock(const Weight& w, bool last, float (&sums)[kTiles][4]) {
     left_ -= static_cast<int>(kBlockColumns);
     if (left_ > 0 && !last) return;
-    const int g = static_cast<int>(threadIdx.x) % 32 / 4;
-    const uint32_t pair = reinterpret_cast<const uint32_t*>(scale_at_)[g];
+    const uint32_t pair = *reinterpret_cast<const uint32_t*>(group_at_);
     const float scale[2] = {BitsToFloat(pair << 16), BitsToFloat(pair & 0xffff0000u)};
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
@@ -304,60 +290,57 @@ class BitmapCodesSource {
         of_group_[tile][i] = 0.0f;
       }
     }
-    ++group_;
     left_ = static_cast<int>(w.group_size);
-    scale_at_ += 32;
-    zero_at_ += ZeroBytes(Bits(w));
-    LoadZeros(w);  // of no use after the last group of a chunk: the next chunk has its own
+    group_at_ += 64;
+    SetZeros();  // of no use after the last group of a chunk: the next chunk has its own
   }
 
  private:
-  // Scales and zero points of the groups of the next chunk.
-  __device__ void IssueGroups(const Weight& w, unsigned char* to) {
-    const int first = issued_;
-    int count = w.groups_per_chunk;
-    issued_ += count;
-    if (count == 0) {  // groups and chunks do not end together
-      int columns = kChunkUnits * kColumns;
-      while (columns >= issued_left_) {
-        columns -= issued_left_;
-        ++issued_;
-        issued_left_ = static_cast<int>(w.group_size);
-      }
-      issued_left_ -= columns;
-      count = issued_ + (columns > 0) - first;
+  // Scales and zero points of the groups of the next chunk: a lane has rows 2p and 2p + 1, p = lane % 8, of one of four.
+  __device__ void LoadGroups(const Weight& w) {
+    const int lane = static_cast<int>(threadIdx.x) % 32, own = issued_ + lane / 8, row = lane % 8 * 2;
+    scales_ = zeros_ = 0;
+    if (own < w.groups) {
+      const int64_t group = first_ + static_cast<uint32_t>(own);
+      scales_ = __ldg(reinterpret_cast<const uint32_t*>(w.scale + group * kPanelRows + row));
+      if (IsUniform(w)) zeros_ = __ldg(reinterpret_cast<const uint16_t*>(w.zero + group * ZeroBytes(Bits(w)) + (Bits(w) > 4 ? row : row % 8)));
     }
-    const int there = min(count, static_cast<int>(w.groups) - first), bytes = static_cast<int>(ZeroBytes(Bits(w)));
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    const uint64_t group = first_ + static_cast<uint32_t>(first);
-    if (lane < 2 * there) CopyAsync16(to + kScales + lane * 16, reinterpret_cast<const uint8_t*>(w.scale) + group * 32 + lane * 16);
-    if (IsUniform(w)) CopyRange<kMostGroups * 16>(w.zero + group * bytes, w.zero + w.zero_size, there * bytes, to + kZeros);
+    issued_ += w.groups_per_chunk;
+    if (w.groups_per_chunk != 0) return;
+    int columns = kChunkUnits * kColumns;  // groups and chunks do not end together
+    while (columns >= issued_left_) {
+      columns -= issued_left_;
+      ++issued_;
+      issued_left_ = static_cast<int>(w.group_size);
+    }
+    issued_left_ -= columns;
   }
 
-  // The zero points of rows 2g and 2g + 1.
-  __device__ void LoadZeros(const Weight& w) {
-    const int g = static_cast<int>(threadIdx.x) % 32 / 4;
-    uint32_t pair = 0;
-    if (IsUniform(w) && Bits(w) > 4) pair = *reinterpret_cast<const uint16_t*>(zero_at_ + 2 * g);
-    if (IsUniform(w) && Bits(w) <= 4) pair = *reinterpret_cast<const uint16_t*>(zero_at_ + 2 * (g % 4)) >> (g < 4 ? 0 : 4) & 0x0f0fu;
-    zero_[0] = pair & 255u;
-    zero_[1] = pair >> 8;
-    minus_[0] = zero_[0] | zero_[0] << 16;
-    minus_[1] = zero_[1] | zero_[1] << 16;
+  // The zero points of this lane's two rows, a half each.
+  __device__ uint32_t Zeros(const Weight& w) const {
+    if (Bits(w) > 4) return Permute(zeros_, 0, 0x4140);
+    return Permute(zeros_ >> static_cast<int>(threadIdx.x) % 8 / 4 * 4, 0, 0x4140) & 0x000f000fu;
   }
 
-  // codes: from bit 0 on those that are kept, 4 bits each; low, high: offsets of the table's entries of rows 2g and 2g + 1.
+  // Those of rows 2g and 2g + 1, of the group that comes next.
+  __device__ void SetZeros() {
+    const uint32_t zeros = *reinterpret_cast<const uint32_t*>(group_at_ + 4);
+    zero_[0] = zeros & 0xffffu;
+    zero_[1] = zeros >> 16;
+    second_ = zero_[1] * 0x11111111u;
+    difference_ = zero_[0] - zero_[1];
+    first_pair_ = zero_[0] * 0x00010001u;
+  }
+
   template <class Half>
-  __device__ void Spread(uint32_t codes, uint32_t low, uint32_t high, uint32_t (&fragment)[4]) const {
+  __device__ void Spread(const ExpandedRows& rows, uint32_t (&fragment)[4]) const {
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
-      const uint32_t entry = *reinterpret_cast<const uint32_t*>(table_ + (row == 0 ? low : high));
-      // Bytes in the order of the quad, columns 0, 2, 1, 3; their high halves are anything.
-      const uint32_t bytes = Permute(Permute(codes, zero_[row], 0x4210), codes >> 4, entry);
-      const uint32_t minus = minus_[row] | (Half::kCodeBase | 0x80008000u);
-      fragment[row] = Half::Fma(AndOr(bytes, 0x000f000fu, Half::kCodeBase), Half::kOnes, minus);
-      fragment[2 + row] = Half::Fma(AndOr(bytes >> 8, 0x000f000fu, Half::kCodeBase), Half::kOnes, minus);
-      codes >>= entry >> 16;
+      // Bytes in the order of the quad, columns 0, 2, 1, 3.
+      const uint32_t bytes = row == 0 ? rows.first : rows.second;
+      const uint32_t zero = AndOr(row == 0 ? first_pair_ : second_, 0x000f000fu, Half::kCodeBase), minus = zero | 0x80008000u;
+      fragment[row] = Half::Fma((bytes & 0x000f000fu) ^ zero, Half::kOnes, minus);
+      fragment[2 + row] = Half::Fma((bytes >> 8 & 0x000f000fu) ^ zero, Half::kOnes, minus);
     }
   }
 
@@ -384,12 +367,14 @@ class BitmapCodesSource {
   const unsigned char *stage_, *table_;
   MaskReader<4> masks_;
   ChunkMask<4> next_;
-  int group_, left_;          // of the block that comes next, and the columns of it that are left
-  int issued_, issued_left_;  // of the chunk that is issued next
-  const unsigned char *scale_at_, *zero_at_;  // of the group, in the stage
-  uint32_t zero_[2], minus_[2];               // of rows 2g and 2g + 1; minus_: in both halves
+  int left_;                  // columns of the group of the block that comes next
+  int issued_, issued_left_;  // group of the chunk after the one that is issued next, and columns of it
+  uint32_t scales_, zeros_;   // of the chunk that is issued next
+  const unsigned char* group_at_;  // of the group that is multiplied, in the stage
+  uint32_t zero_[2], first_pair_;             // of rows 2g and 2g + 1; first_pair_: the first in both halves
+  uint32_t second_, difference_;              // for ExpandCodes
   uint32_t first_;                            // group of the panel
-  uint32_t shift_, below_, half_;             // of this lane's byte of a mask
+  uint32_t below_, byte_;                     // of this lane's byte of a mask
   float of_group_[kTiles][4];
 };
 

@@ -7,6 +7,7 @@ Panels are tensors of their own, so a matrix goes panel by panel, and everything
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -17,6 +18,7 @@ WIDTH = 512
 
 # Of the rows multiplied by a matrix.
 _ROWS_AT_A_TIME = 256
+_ROWS_OF_SUMS = 32
 
 
 class UpperPanels:
@@ -124,10 +126,14 @@ class UpperPanels:
     def quadratic(self, rows: Tensor) -> Tensor:
         """x M x^T of every row x of `rows` [m, k], with the symmetric matrix M: float64 [m]."""
         result = torch.zeros(rows.shape[0], dtype=torch.float64, device=rows.device)
+        scratch = rows.new_empty(min(_ROWS_AT_A_TIME, rows.shape[0]) * self.size)
         for at in range(0, rows.shape[0], _ROWS_AT_A_TIME):
             part, sums = rows[at : at + _ROWS_AT_A_TIME], result[at : at + _ROWS_AT_A_TIME]
             for begin, end, panel in self.blocks():
-                product = (part[:, begin:end] @ panel).mul_(part[:, begin:])
-                product[:, end - begin :].mul_(2)
-                sums += product.sum(1, dtype=torch.float64)
+                shape = part.shape[0], panel.shape[1]
+                product = torch.mm(part[:, begin:end], panel, out=scratch[: math.prod(shape)].view(shape))
+                product.mul_(part[:, begin:])[:, end - begin :].mul_(2)
+                for first in range(0, part.shape[0], _ROWS_OF_SUMS):  # torch sums copies in float64
+                    few = slice(first, first + _ROWS_OF_SUMS)
+                    sums[few] += product[few].sum(1, dtype=torch.float64)
         return result

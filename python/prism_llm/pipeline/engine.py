@@ -187,7 +187,7 @@ def _compress_block(
             if name in scaled and own.bits is not None:
                 own, notes = own.replace(sparsity=own.sparsity, scale="none", fold=False), [*notes, scaled[name]]
             modules[name] = _compress_linear(
-                adapter.model, name, linear, own, shared, solver, report, map_, pruned, notes
+                adapter.model, name, linear, own, shared, solver, report, map_, pruned, notes, name == group[-1]
             )
             statistics.pop(name, None)
             del linear  # the dense weight must not outlive its packed form
@@ -206,7 +206,9 @@ def _compress_linear(
     tiers: Tensor | None,
     pruned: int | None,
     notes: list[str],
+    last: bool,
 ) -> PackedLinear:
+    """`last`: no other linear needs what `solver` derived from X^T X."""
     started = time.perf_counter()
     unseen = recipe.needs_calibration and statistics is None
     if unseen:  # an expert that no token was sent to
@@ -217,6 +219,8 @@ def _compress_linear(
         result = compress_weight(name, linear.weight, recipe, statistics, solver, tiers, pruned)
     else:
         result = compress_low_rank(name, linear.weight, recipe, statistics, solver, pruned)
+    if solver is not None and last:
+        solver.release()
     if unseen:
         result.notes.append("no calibration token reached it: score magnitude, no compensation")
     if result.mask is not None:

@@ -13,7 +13,7 @@ from ..calibration import UpperPanels
 from .masks import Pattern, share_of
 
 # Rows are independent: copies in float32 stay small beside a block, and products are large enough to be efficient.
-_ROWS_AT_A_TIME = 256
+_ROWS_AT_A_TIME = 128
 
 
 def obs_one_shot(weight: Tensor, mask: Tensor, inverse: Tensor | UpperPanels) -> Tensor:

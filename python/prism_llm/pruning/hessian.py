@@ -58,6 +58,10 @@ class HessianSolver:
         """Lower Cholesky factor L [k, k] of the damped H: ||D L|| is how far outputs move when weights move by D."""
         return self._cached("output", lambda: self._climb(self._sweep_hessian, 0.0, _lower_factor))
 
+    def release(self) -> None:
+        """Forgets what was computed, after the last linear that needs it."""
+        self._cache.clear()
+
     def dead_inputs(self) -> Tensor:
         """bool [k]: inputs that were 0 for every token."""
         return self._products().diagonal() == 0

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from prism_kernels import ops
 
+from ..memory import return_free_memory
+
 PRISM_ROUNDS = 2
 PRISM_EPSILON = 1e-6
 CLEARCUT_EPSILON = 1e-8
@@ -144,8 +146,11 @@ def prism_mask(
     for _ in range(PRISM_ROUNDS):
         counted = _living_cross(mask) if factors == "sinq" else mask
         column, row = ops.sinkhorn(weight * mask, counted, variant=factors, iterations=16)
+        # The score, twice as large as the weight, fits into no hole of the heap that the copies leave.
         del counted
+        return_free_memory()
         mask = select(_balanced_score(weight, norms, column, row))
+        return_free_memory()
     return mask
 
 

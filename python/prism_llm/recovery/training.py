@@ -156,13 +156,32 @@ def make_trainer(
         raise ModuleNotFoundError(
             "train: fine-tuning needs the package accelerate (pip install 'prism-kernels[train]')"
         ) from error
-    from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainingArguments
+    from transformers import EarlyStoppingCallback, PrinterCallback
 
-    steps_per_epoch = max(1, math.ceil(windows.shape[0] / training.batch_size) // training.accumulation)
+    mask_gradients(model, sparse)
+    callbacks: list[Any] = [_report_to(progress)]
+    if training.patience:
+        callbacks.append(EarlyStoppingCallback(training.patience))
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    trainer = _trainer_class(folder)(
+        model=model,
+        args=_arguments(training, windows.shape[0], folder, on_cpu),
+        train_dataset=_Windows(windows),
+        eval_dataset=_Windows(validation),
+        data_collator=_collate,
+        callbacks=callbacks,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _arguments(training: Training, num_windows: int, folder: Path, on_cpu: bool) -> Any:
+    from transformers import TrainingArguments
+
+    steps_per_epoch = max(1, math.ceil(num_windows / training.batch_size) // training.accumulation)
     total = training.max_steps or max(1, int(training.epochs * steps_per_epoch))
     every = min(training.eval_steps, steps_per_epoch, total)
-    on_cpu = next(model.parameters()).device.type == "cpu"
-    arguments = TrainingArguments(
+    return TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=training.epochs,
         max_steps=-1 if training.max_steps is None else training.max_steps,
@@ -192,30 +211,32 @@ def make_trainer(
         disable_tqdm=True,
         report_to=[],
     )
-    mask_gradients(model, sparse)
-    callbacks: list[Any] = [_report_to(progress)]
-    if training.patience:
-        callbacks.append(EarlyStoppingCallback(training.patience))
 
-    class MaskedTrainer(Trainer):
+
+def _trainer_class(folder: Path) -> Any:
+    """A Trainer whose checkpoints keep the model's own names and hold tied tensors once."""
+    from safetensors.torch import save_model
+    from transformers import Trainer
+
+    class WholeModelTrainer(Trainer):
         def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
             # The model's own `save_pretrained` renames the tensors of models whose layout was changed (experts).
-            from safetensors.torch import save_model
-
             target = Path(output_dir or folder)
             target.mkdir(parents=True, exist_ok=True)
             save_model(self.accelerator.unwrap_model(self.model), str(target / "model.safetensors"))
 
-    trainer = MaskedTrainer(
-        model=model,  # type: ignore[arg-type]
-        args=arguments,
-        train_dataset=_Windows(windows),
-        eval_dataset=_Windows(validation),
-        data_collator=_collate,
-        callbacks=callbacks,
-    )
-    trainer.remove_callback(PrinterCallback)
-    return trainer
+        def _issue_warnings_after_load(self, load_result: Any) -> None:
+            # Trainer warns of tied tensors, which came in by their other names; anything else is no reason to go on.
+            tensors = self.model.state_dict(keep_vars=True)  # type: ignore[union-attr]
+            loaded = {id(tensor) for name, tensor in tensors.items() if name not in load_result.missing_keys}
+            missing = [name for name in load_result.missing_keys if id(tensors[name]) not in loaded]
+            if missing or load_result.unexpected_keys:
+                raise RuntimeError(
+                    f"train: checkpoints in {folder} must hold the tensors of the model, got none for {missing} and "
+                    f"others for {load_result.unexpected_keys}"
+                )
+
+    return WholeModelTrainer
 
 
 def mask_gradients(model: nn.Module, sparse: Mapping[str, Sparse]) -> list[Any]:
