@@ -2,7 +2,7 @@
 
 Every contender is checked against the float64 reference before it is timed; one that fails is printed as REFUSED, and
 the exit code is 1. Results go to bench/results/<device>/<op>.json; a forced instruction set or number of threads is
-part of the file name. The whole model: `python -m bench.bench_model`.
+part of the file name. Of whole models: `python -m bench.bench_model` and `python -m bench.bench_compression`.
 """
 
 import argparse
@@ -25,7 +25,8 @@ from .problems import QUICK_SHAPES, QUICK_TOKENS, SHAPES, TOKENS, Request, shape
 #: With more of a core busy elsewhere, threads wait for one another in ticks of the scheduler, whatever they run.
 BUSY_CORES = 0.1
 HERE = Path(__file__).parent
-OPS = sorted(path.stem.removeprefix("bench_") for path in HERE.glob("bench_*.py") if path.stem != "bench_model")
+_OF_MODELS = ("bench_model", "bench_compression")  # commands of their own
+OPS = sorted(path.stem.removeprefix("bench_") for path in HERE.glob("bench_*.py") if path.stem not in _OF_MODELS)
 
 
 def parse_shape(text: str) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 """The benchmark harness: it refuses what is wrong, rotates distinct memory, and judges by the targets file."""
 
+import importlib
 import json
 import math
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from bench import linears, peers, targets
-from bench.__main__ import parse_shape
+from bench.__main__ import OPS, parse_shape
 from bench.harness import ROTATION_BYTES, Case, Contender, copies_for, measure
 from bench.linears import INT4_BOUND, linear_cases, packed
 from bench.page import write_page
@@ -25,6 +26,11 @@ def small_rotation(monkeypatch):
 
 def cases(*makers):
     return list(linear_cases("op", lambda weight, mask: [make(weight, mask) for make in makers], REQUEST))
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_every_op_has_cases(op):
+    assert next(iter(importlib.import_module(f"bench.bench_{op}").cases(REQUEST))).contenders
 
 
 def test_a_wrong_contender_is_refused_and_not_timed(monkeypatch):
