@@ -67,7 +67,7 @@ KERNELS = {
     "TopkFillKernel": Expected(40),
     "BlockScoresKernel": Expected(40),
     "CsrArrangeKernel": Expected(48),
-    "CsrLinearKernel": Expected(128, (r"LDG\.E.*128",)),
+    "CsrLinearKernel": Expected(96, (r"LDG\.E.*128",)),
     "CsrTilesKernel": Expected(168, (r"HMMA\.16816", r"LDG\.E.*128", r"LDS\.128", r"STS\.128", r"STS\.U16", r"REDUX")),
     "CsrUnpackKernel": Expected(64, (r"STG\.E.*128",)),
     "LowRankProductKernel": Expected(192, (r"LDG\.E.*128",)),
