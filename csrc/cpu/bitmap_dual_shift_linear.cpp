@@ -96,14 +96,7 @@ void RunAnyGroupBits(const QuadLinearArgs& a, const BitmapCodes& weight, int64_t
 }
 
 void RunAnyGroup(const QuadLinearArgs& a, const BitmapCodes& weight, int64_t begin, int64_t end) {
-  switch (weight.bits) {
-    case 2: return RunAnyGroupBits<2>(a, weight, begin, end);
-    case 3: return RunAnyGroupBits<3>(a, weight, begin, end);
-    case 4: return RunAnyGroupBits<4>(a, weight, begin, end);
-    case 5: return RunAnyGroupBits<5>(a, weight, begin, end);
-    case 6: return RunAnyGroupBits<6>(a, weight, begin, end);
-    default: return RunAnyGroupBits<8>(a, weight, begin, end);
-  }
+  CodeBits::For(weight.bits, [&](auto bits) { RunAnyGroupBits<bits>(a, weight, begin, end); });
 }
 
 }  // namespace

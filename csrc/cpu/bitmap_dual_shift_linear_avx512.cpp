@@ -36,14 +36,7 @@ void RunInt16Bits(const QuadLinearArgs& a, const BitmapCodes& weight, int64_t be
 }
 
 void RunInt16(const QuadLinearArgs& a, const BitmapCodes& weight, int64_t begin, int64_t end) {
-  switch (weight.bits) {
-    case 2: return RunInt16Bits<2>(a, weight, begin, end);
-    case 3: return RunInt16Bits<3>(a, weight, begin, end);
-    case 4: return RunInt16Bits<4>(a, weight, begin, end);
-    case 5: return RunInt16Bits<5>(a, weight, begin, end);
-    case 6: return RunInt16Bits<6>(a, weight, begin, end);
-    default: return RunInt16Bits<8>(a, weight, begin, end);
-  }
+  CodeBits::For(weight.bits, [&](auto bits) { RunInt16Bits<bits>(a, weight, begin, end); });
 }
 
 }  // namespace

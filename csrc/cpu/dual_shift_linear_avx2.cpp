@@ -29,13 +29,9 @@ void RunInt16Bits(const QuadLinearArgs& a, const PlaneCodes& weight, int64_t beg
 
 // Up to 6 bits (DualShiftLinearInt16Tokens).
 void RunInt16(const QuadLinearArgs& a, const PlaneCodes& weight, int64_t begin, int64_t end) {
-  switch (weight.bits) {
-    case 2: return RunInt16Bits<2>(a, weight, begin, end);
-    case 3: return RunInt16Bits<3>(a, weight, begin, end);
-    case 4: return RunInt16Bits<4>(a, weight, begin, end);
-    case 5: return RunInt16Bits<5>(a, weight, begin, end);
-    default: return RunInt16Bits<6>(a, weight, begin, end);
-  }
+  CodeBits::For(weight.bits, [&](auto bits) {
+    if constexpr (bits <= 6) RunInt16Bits<bits>(a, weight, begin, end);
+  });
 }
 
 }  // namespace

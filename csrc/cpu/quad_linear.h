@@ -55,12 +55,21 @@ struct TokenWidths {
 // Widths as a type: For calls body(std::integral_constant<int, width>()) for one of them.
 template <int... kWidth>
 struct Widths {
+  static constexpr int kAll[] = {kWidth...};
   static constexpr int kWidest = std::max({kWidth...});
   template <class Body>
   static void For(int width, Body body) {
     static_cast<void>(((width == kWidth && (body(std::integral_constant<int, kWidth>()), true)) || ...));
   }
 };
+
+// Bits of a code for which linears are built. With sanitizers all but two, which walk planes that others walk too: their
+// loops take minutes to compile.
+#ifdef PRISM_FEW_TILES
+using CodeBits = Widths<3, 4, 6, 8>;
+#else
+using CodeBits = Widths<2, 3, 4, 5, 6, 8>;
+#endif
 
 template <int... kFew, int... kMany>
 constexpr TokenWidths MakeWidths(Widths<kFew...>, Widths<kMany...>) {

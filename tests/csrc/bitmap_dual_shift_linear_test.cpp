@@ -51,7 +51,7 @@ void Test(int64_t k, int64_t group_size, int bits, Codebook codebook, int64_t m)
 int main() {
   test::ForEachIsa([] {
     for (const int64_t m : test::kTokens) {
-      for (const int bits : test::kBitmapWidths) Test(130, 32, bits, Codebook::kUniform, m);
+      for (const int bits : cpu::CodeBits::kAll) Test(130, 32, bits, Codebook::kUniform, m);
       Test(33, 4, 4, Codebook::kNf4, m);
       Test(31, 64, 3, Codebook::kNf3, m);
       Test(1, 1, 4, Codebook::kUniform, m);

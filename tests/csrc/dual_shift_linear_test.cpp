@@ -39,7 +39,7 @@ void Test(int64_t n, int64_t k, int64_t group_size, int bits, Codebook codebook,
 int main() {
   test::ForEachIsa([] {
     for (const int64_t m : test::kTokens) {
-      for (const int bits : {2, 3, 4, 5, 6, 8}) Test(65, 130, 32, bits, Codebook::kUniform, m);
+      for (const int bits : cpu::CodeBits::kAll) Test(65, 130, 32, bits, Codebook::kUniform, m);
       Test(17, 33, 32, 4, Codebook::kNf4, m);
       Test(33, 31, 64, 3, Codebook::kNf3, m);
       Test(1, 1, 1, 4, Codebook::kUniform, m);
