@@ -273,6 +273,9 @@ def main() -> int:
         print(json.dumps(measure(options.child, options)))
         return 0
     facts = environment()
+    kind = "compiled" if options.compiled else "eager"
+    setting = f"{options.layers} layers, {options.new_tokens} new tokens, batch 1, {kind}, {facts['threads']} threads"
+    path = options.output / ("model.compiled.json" if options.compiled else "model.json")
     results: dict[str, dict[str, Any]] = {}
     for index in range(options.rounds):
         for name in dict.fromkeys(["dense", *options.variants]):
@@ -282,26 +285,29 @@ def main() -> int:
             for key in ("seconds_per_token", "seconds_of_generate") if index else ():
                 kept[key] = kept[key] + found[key]
             kept["seconds_in_linears"] = min(kept["seconds_in_linears"], found["seconds_in_linears"])
-    lines = [line_of(result, results["dense"]) for result in results.values()]
+            write(path, setting, facts, results)
     console = Console(width=200)
-    kind = "compiled" if options.compiled else "eager"
-    setting = f"{options.layers} layers, {options.new_tokens} new tokens, batch 1, {kind}, {facts['threads']} threads"
     table = Table(*COLUMNS, title=setting)
-    for line in lines:
-        table.add_row(*line)
+    for result in results.values():
+        table.add_row(*line_of(result, results["dense"]))
     console.print(table)
-    options.output.mkdir(parents=True, exist_ok=True)
-    name = "model.compiled" if options.compiled else "model"
+    console.print(f"written: {path}, {write_page(options.output)}")
+    return 0
+
+
+def write(path: Path, setting: str, facts: dict[str, Any], results: dict[str, dict[str, Any]]) -> None:
+    """What was measured so far: an interrupted run keeps it."""
     content = {
-        "about": f"{' '.join(__doc__.split())} {setting}, load average {facts['load_average']}.",
+        "about": f"{' '.join((__doc__ or '').split())} {setting}, load average {facts['load_average']}.",
         "environment": facts,
         "columns": COLUMNS,
-        "lines": lines,
+        "lines": [line_of(result, results["dense"]) for result in results.values()],
         "results": list(results.values()),
     }
-    (options.output / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", "utf-8")
-    console.print(f"written: {options.output / name}.json, {write_page(options.output)}")
-    return 0
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+    partial.replace(path)
 
 
 if __name__ == "__main__":
