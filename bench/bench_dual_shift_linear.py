@@ -19,6 +19,7 @@ def cases(request: Request):
             peers.int4pack(weight),
             peers.linear_dynamic(weight),
             peers.int8pack(weight),
+            peers.dense_bf16_in_huge_pages(weight),
             peers.dense_fp32(weight),
         ]
 

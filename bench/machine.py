@@ -15,7 +15,7 @@ from prism_kernels import __version__, dispatch
 
 #: Larger than any last-level cache here by a factor of eight.
 STREAM_BYTES = 2**28
-_VARIABLES = ("OMP_NUM_THREADS", "OMP_PROC_BIND", "OMP_WAIT_POLICY", "PRISM_CPU_ISA")
+_VARIABLES = ("OMP_NUM_THREADS", "OMP_PROC_BIND", "OMP_WAIT_POLICY", "PRISM_CPU_ISA", "PRISM_HUGE_PAGES")
 
 
 def cpu_name() -> str:

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from prism_kernels import huge_pages
+
 from .harness import copies_for
 from .problems import GROUP_SIZE
 from .targets import BF16, INT4PACK, LINEAR_DYNAMIC, TORCH_CSR
@@ -38,6 +40,14 @@ class Linear:
 def dense_bf16(weight: torch.Tensor) -> Linear:
     copies = [weight.clone() for _ in range(copies_for(weight.nbytes))]
     return Linear(BF16, copies, lambda w, x: F.linear(x, w), weight.nbytes)
+
+
+def dense_bf16_in_huge_pages(weight: torch.Tensor) -> Linear:
+    """As `dense_bf16`, its weights in pages as those of packed weights: what these are worth to dense code."""
+    dense = dense_bf16(weight)
+    huge_pages.collapse(dense.copies)
+    dense.name, dense.note = f"{BF16}, huge pages", "weights in pages of 2 MB, as packed ones are"
+    return dense
 
 
 def dense_fp32(weight: torch.Tensor) -> Linear:

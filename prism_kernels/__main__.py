@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import torch
 
-from . import __version__, dispatch
+from . import __version__, dispatch, huge_pages
 from ._extension import STATUS, host
 
 
@@ -21,6 +21,7 @@ def environment() -> dict:
         "supported_isas": host.supported_isas() if host else [],
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "libraries": dict(STATUS),
+        "huge_pages": huge_pages.status(),
         "build": build,
     }
 

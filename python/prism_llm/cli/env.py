@@ -14,6 +14,7 @@ PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "data
 VARIABLES = {
     "PRISM_LOG_LEVEL": "debug, info, warning or error; debug shows tracebacks",
     "PRISM_CPU_ISA": "instruction set of the CPU kernels: generic, avx2, avx512, avx512_bf16",
+    "PRISM_HUGE_PAGES": "0 leaves packed weights in the memory pages that the allocator gave",
     "PRISM_BUILD_CPU": "0 installs without native parts (at build time)",
     "PRISM_BUILD_CUDA": "0 forbids, 1 requires the CUDA kernels (at build time)",
     "PRISM_DEBUG": "1 builds with debug information (at build time)",
