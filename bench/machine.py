@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from prism_kernels import __version__, dispatch
+from prism_kernels import __version__, dispatch, huge_pages
 
 #: Larger than any last-level cache here by a factor of eight.
 STREAM_BYTES = 2**28
@@ -89,12 +89,14 @@ def output_of(*command: str) -> str:
 
 
 def stream_bandwidth() -> float:
-    """GB/s that all threads together read from memory: the best of three reductions over 256 MiB, nine times each.
+    """GB/s that all threads together read from memory, in pages as those of packed weights: the best of three
+    reductions over 256 MiB, nine times each.
 
     Several, because a reduction that a library left scalar or single-threaded would lower the roof and flatter whatever
     is measured against it.
     """
     data = torch.ones(STREAM_BYTES // 4)
+    huge_pages.collapse([data])
     words = data.view(torch.int64)
     readers: list[Callable[[], Any]] = [data.sum, data.amax, words.amax]
     best = min(seconds(reader) for _ in range(9) for reader in readers)
