@@ -252,7 +252,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.bench_model", description=__doc__.split("\n\n")[0])
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="dense always runs")
     parser.add_argument("--new-tokens", type=int, default=48)
-    parser.add_argument("--layers", type=int, default=22)
+    parser.add_argument("--layers", type=int, default=targets.MODEL_LAYERS)
     parser.add_argument("--runs", type=int, default=2, help="timed calls of generate per process")
     parser.add_argument("--rounds", type=int, default=2, help="processes per variant")
     parser.add_argument("--compiled", action="store_true", help="torch.compile the forward pass, dense too")
@@ -285,7 +285,7 @@ def main() -> int:
             for key in ("seconds_per_token", "seconds_of_generate") if index else ():
                 kept[key] = kept[key] + found[key]
             kept["seconds_in_linears"] = min(kept["seconds_in_linears"], found["seconds_in_linears"])
-            write(path, setting, facts, results)
+            write(path, setting, options.layers, facts, results)
     console = Console(width=200)
     table = Table(*COLUMNS, title=setting)
     for result in results.values():
@@ -295,11 +295,12 @@ def main() -> int:
     return 0
 
 
-def write(path: Path, setting: str, facts: dict[str, Any], results: dict[str, dict[str, Any]]) -> None:
+def write(path: Path, setting: str, layers: int, facts: dict[str, Any], results: dict[str, dict[str, Any]]) -> None:
     """What was measured so far: an interrupted run keeps it."""
     content = {
         "about": f"{' '.join((__doc__ or '').split())} {setting}, load average {facts['load_average']}.",
         "environment": facts,
+        "layers": layers,
         "columns": COLUMNS,
         "lines": [line_of(result, results["dense"]) for result in results.values()],
         "results": list(results.values()),

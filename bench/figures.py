@@ -6,13 +6,23 @@ Everything else is "not yet measured": no figure is typed by hand.
 
 import json
 import re
+import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .targets import GPU_MODEL_SPEED, SMALL_SHAPE, TARGETS, Target
+from .targets import (
+    GPU_MODEL_SPEED,
+    MODEL_BYTES,
+    MODEL_LAYERS,
+    MODEL_SPEED,
+    OWN_BENCHMARK,
+    SMALL_SHAPE,
+    TARGETS,
+    Target,
+)
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
@@ -69,8 +79,8 @@ def measured(target: Target, shape: Shape, m: int | None, found: Sequence[Mappin
     """The newest measurement of one figure by `detail`; empty where there is none."""
     newest: dict[str, Measured] = {}
     for result in found:
-        facts = result["environment"]
-        if target.isa not in ("cuda", facts["isa"]):
+        facts, own = result["environment"], OWN_BENCHMARK.get(target.contender, result.get("op"))
+        if target.isa not in ("cuda", facts["isa"]) or result.get("op") not in (None, own):
             continue
         for row in result.get("rows", ()):
             problem = row["problem"]
@@ -127,12 +137,46 @@ def table(page: Page, found: Sequence[Mapping[str, Any]], targets: Sequence[Targ
             for shape in target.shapes:
                 lines += lines_of(target, shape, columns, own)
         blocks.append("\n".join(lines))
-    if page.on_gpu:
-        blocks.append(model_table(own))
+    blocks.append(gpu_model_table(own) if page.on_gpu else model_table(own))
     return "\n\n".join(blocks)
 
 
 def model_table(found: Sequence[Mapping[str, Any]]) -> str:
+    """The whole model on a CPU (bench.bench_model): tokens per second and bytes of the linears, relative to dense."""
+    lines = [
+        "| model of 1.1 B parameters, `generate`, batch 1 | tokens/s against dense | bytes of linears | measured on |",
+        "|---|---|---|---|",
+    ]
+    for name, (speed, size) in model_figures(found).items():
+        source = speed.source if speed is not None else ""
+        lines.append(f"| {name} | {cell(MODEL_SPEED[name], speed)} | {cell(MODEL_BYTES[name], size)} | {source} |")
+    return "\n".join(lines)
+
+
+def model_figures(found: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Measured | None, Measured | None]]:
+    """By variant: tokens per second relative to dense, the faster of eager and compiled on both sides, and bytes."""
+    whole = [result for result in found if result.get("layers") == MODEL_LAYERS]
+    machine = whole[-1]["environment"]["machine"] if whole else ""  # the newest result's
+    whole = [result for result in whole if result["environment"]["machine"] == machine]
+    rows = [(row, result) for result in whole for row in result["results"]]
+    seconds: dict[str, float] = {}
+    for row, _ in rows:
+        per_token = statistics.median(row["seconds_per_token"])
+        seconds[row["variant"]] = min(per_token, seconds.get(row["variant"], per_token))
+    figures: dict[str, tuple[Measured | None, Measured | None]] = dict.fromkeys(MODEL_SPEED, (None, None))
+    for row, result in rows:
+        name = row["variant"]
+        if name in figures and "dense" in seconds:
+            speed, size = seconds["dense"] / seconds[name], row["linear_bytes"] / row["dense_linear_bytes"]
+            source = source_of(result["environment"])
+            figures[name] = (
+                Measured(speed, speed >= MODEL_SPEED[name], source),
+                Measured(size, size <= MODEL_BYTES[name], source),
+            )
+    return figures
+
+
+def gpu_model_table(found: Sequence[Mapping[str, Any]]) -> str:
     """Tokens per second of the whole model (bench.gpu_model) against dense."""
     newest: dict[str, Measured] = {}
     for result in found:
@@ -162,6 +206,9 @@ def count(page: Page, found: Sequence[Mapping[str, Any]], targets: Sequence[Targ
                 for m in target.ratios:
                     figures = measured(target, shape, m, own)
                     yield from [figure.passed for figure in figures.values()] or [None]
+    if not page.on_gpu:
+        for pair in model_figures(own).values():
+            yield from (None if figure is None else figure.passed for figure in pair)
 
 
 def rendered(page: Page, text: str, found: Sequence[Mapping[str, Any]]) -> str:

@@ -3,7 +3,7 @@
 import pytest
 
 from bench import figures
-from bench.targets import BF16, GPU_MODEL_SPEED, INT4, OBS_SWEEP, Target
+from bench.targets import BF16, GPU_MODEL_SPEED, INT4, JOINT, OBS_SWEEP, Target
 
 TARGET = Target(INT4, BF16, {1: 2.8, 4: 2.5}, "cuda", shapes=((14336, 4096),))
 CPU, GPU = figures.PAGES
@@ -31,6 +31,26 @@ def test_every_target_has_its_cells(page):
     assert figures.table(page, []).count(figures.NOT_MEASURED) == len(verdicts) + models
 
 
+def model_result(*rows):
+    """rows: (variant, seconds per token, bytes)."""
+    variants = [
+        {"variant": name, "seconds_per_token": [seconds], "linear_bytes": size, "dense_linear_bytes": 100}
+        for name, seconds, size in rows
+    ]
+    return {"environment": result(3.0, isa="avx512")["environment"], "layers": 22, "results": variants}
+
+
+def test_the_model_on_a_cpu_counts_the_faster_way_of_each_side():
+    eager = model_result(("dense", 0.4, 100), (INT4, 0.1, 27), (JOINT, 0.2, 24))
+    compiled = model_result(("dense", 0.32, 100), (INT4, 0.2, 27))
+    lines = figures.table(CPU, [eager, compiled], []).splitlines()
+    assert lines[-2].startswith(f"| {INT4} | 3.20 of 3 | 0.27 of 0.29 | GPU, 2026-01-02")
+    assert lines[-1].startswith(f"| {JOINT} | **1.60** of 3 | **0.24** of 0.23 |")
+    fewer = model_result(("dense", 0.9, 100), (INT4, 0.1, 27)) | {"layers": 2}
+    assert figures.NOT_MEASURED in figures.table(CPU, [fewer], [])
+    assert list(figures.count(CPU, [eager], [])) == [True, True, False, False]
+
+
 def test_a_measurement_names_its_device_date_and_commit():
     found = [result(3.0), result(2.4, m=4)]
     line = figures.table(GPU, found, [TARGET]).splitlines()[2]
@@ -56,8 +76,8 @@ def test_problems_that_differ_in_more_than_tokens_have_lines_of_their_own():
         result(value, m=None, isa="avx512", contender=OBS_SWEEP, bits=bits) for value, bits in ((3.0, 0), (2.0, 4))
     ]
     lines = figures.table(CPU, found, [target]).splitlines()
-    assert "14336x4096, bits 0 | 3.00 of 2.8" in lines[-2]
-    assert "14336x4096, bits 4 | **2.00** of 2.8" in lines[-1]
+    assert "14336x4096, bits 0 | 3.00 of 2.8" in lines[2]
+    assert "14336x4096, bits 4 | **2.00** of 2.8" in lines[3]
 
 
 def test_the_whole_model_has_its_line():
