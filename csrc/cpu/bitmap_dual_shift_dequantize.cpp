@@ -95,7 +95,7 @@ inline void SpreadCodes(const uint8_t* __restrict packed, uint8_t* __restrict co
   }
 }
 
-// A chunk of quads is spread before the first of it is expanded: a read that takes parts of two recent writes waits for both.
+// A chunk of quads is spread before the first of it is expanded: a read of parts of two recent writes waits for both.
 template <int kBits>
 void ExpandQuads(const uint8_t* masks, int64_t quads, const uint8_t* fill, QuadStream& stream, int64_t& position,
                  uint8_t* out) {

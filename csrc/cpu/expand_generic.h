@@ -1,6 +1,6 @@
-// Survivors to their places in plain C++: element i of a few that follow one another moves up to where the i-th bit of a mask
-// is set. Elements move by 4, 2 and 1 places, the farthest first, 16 bytes at a time; a table knows by the mask which places
-// take what arrives. No branch depends on a mask.
+// Survivors to their places in plain C++: element i of a few that follow one another moves up to where the i-th set bit of
+// a mask is. Elements move by 4, 2 and 1 places, the farthest first, 16 bytes at a time; a table knows by the mask which
+// places take what arrives. No branch depends on a mask.
 #pragma once
 #include <array>
 #include <cstdint>

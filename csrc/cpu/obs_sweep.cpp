@@ -18,12 +18,7 @@ constexpr int kVectors = 2;
 namespace {
 PRISM_DEFINE_UNROLL
 typedef Floats4 Lanes;
-inline void TransposeLanes(Lanes (&lanes)[kLanes]) {
-  Words4 words[kLanes];
-  std::memcpy(words, lanes, sizeof words);
-  Transpose(words);
-  std::memcpy(lanes, words, sizeof words);
-}
+typedef Words4 Ints;
 }  // namespace
 #include "obs_sweep_kernel.inc"
 
