@@ -61,6 +61,8 @@ else:
 #: For the allocator and for what the libraries keep.
 NOISE = 12_000_000
 
+SLOW = ("ria", "clearcut", "ls-prism", "three-tier", "prism")
+
 
 def child(*arguments):
     command = [sys.executable, "-c", textwrap.dedent(MEASURE), *arguments]
@@ -74,7 +76,7 @@ def checkpoints(tmp_path_factory):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self/status")
-@pytest.mark.parametrize("preset", ["sinq", "wanda", pytest.param("prism", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("preset", ["sinq", "wanda", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
 def test_peak_is_two_blocks_and_the_activations(checkpoints, preset):
     folder, block = checkpoints
     most = 2 * block

@@ -167,6 +167,8 @@ def _compress_block(
         statistics, groups = collector.statistics, collector.groups()
         del collector
         return_free_memory()
+    # A decomposition takes several copies of its weight in float32: last, when the other weights are packed.
+    groups.sort(key=lambda group: not factored.isdisjoint(group))
     names, prunable = list(linears), set(_pruned_only(recipe, linears, factored))
     permutes = probe is not None and recipe.prunes and recipe.permute != "none"
     folded = {}
