@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..memory import return_free_memory
 from .kmif import kmif_rank
 
 #: A rank; a share of the smaller side; or "kmif".
@@ -46,6 +47,7 @@ def factorize(weight: Tensor, rank: Rank, factor: Tensor | None = None) -> Facto
     if factor is not None and factor.shape != (k, k):
         raise ValueError(f"factorize: factor must be [{k}, {k}], got {list(factor.shape)}")
     left, values, right = torch.linalg.svd(weight if factor is None else weight @ factor, full_matrices=False)
+    return_free_memory()  # of the workspace, larger than the result
     if rank == "kmif":
         wanted = kmif_rank(values, n, k)
     else:

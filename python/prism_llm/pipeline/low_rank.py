@@ -95,6 +95,7 @@ def compress_low_rank(
     with _held_in_float32(weight, dense):
         return_free_memory()
         found = factorize(target, recipe.low_rank, factor)
+        return_free_memory()
     a, b = found.a.to(weight.dtype), found.b.to(weight.dtype)
     require_finite(name, f"factor a in {weight.dtype}", a)
     require_finite(name, f"factor b in {weight.dtype}", b)
