@@ -3,6 +3,7 @@
 #include <bit>
 #include <vector>
 
+#include "expand_generic.h"
 #include "isa.h"
 
 namespace prism::cpu {
@@ -69,24 +70,49 @@ void DecodeBitmapPanels(const BitmapDualShiftDequantizeArgs& a, int64_t begin, i
 namespace generic {
 namespace {
 
+// Two neighbouring fields of kBits bits in every 2 * kApart bits of a word: the higher one moves up to bit kApart.
+template <int kBits, int kApart>
+inline uint64_t Part(uint64_t word) {
+  constexpr uint64_t kFirst = ~uint64_t{0} / (~uint64_t{0} >> (64 - 2 * kApart));  // a one at the start of each
+  constexpr uint64_t kLow = ((uint64_t{1} << kBits) - 1) * kFirst;
+  return (word & kLow) | (word & kLow << kBits) << (kApart - kBits);
+}
+
+// 64 codes, a byte each, from 64 readable bytes.
+template <int kBits>
+inline void SpreadCodes(const uint8_t* __restrict packed, uint8_t* __restrict codes) {
+  if constexpr (kBits == 4) {
+    for (int i = 0; i < kQuadBytes / 2; ++i) {
+      codes[2 * i] = packed[i] & 15;
+      codes[2 * i + 1] = packed[i] >> 4;
+    }
+    return;
+  }
+  for (int i = 0; i < kQuadBytes / 8; ++i) {
+    uint64_t word = LoadMask<uint64_t>(packed + kBits * i);
+    word = Part<kBits, 8>(Part<2 * kBits, 16>(Part<4 * kBits, 32>(word)));
+    std::memcpy(codes + 8 * i, &word, sizeof word);
+  }
+}
+
+// A chunk of quads is spread before the first of it is expanded: a read of parts of two recent writes waits for both.
 template <int kBits>
 void ExpandQuads(const uint8_t* masks, int64_t quads, const uint8_t* fill, QuadStream& stream, int64_t& position,
                  uint8_t* out) {
-  for (int64_t q = 0; q < quads; ++q, out += kQuadBytes) {
-    const uint64_t all = LoadMask<uint64_t>(masks + q * kQuadMaskBytes);
-    const uint8_t* codes = stream.At(position);
-    uint64_t window = 0;
-    int held = 0;  // bits of the window
-    std::memcpy(out, fill, kQuadBytes);
-    for (uint64_t mask = all; mask != 0; mask &= mask - 1, window >>= kBits, held -= kBits) {
-      if (held < kBits) {
-        window |= static_cast<uint64_t>(LoadMask<uint32_t>(codes)) << held;
-        codes += 4;
-        held += 32;
-      }
-      out[std::countr_zero(mask)] = static_cast<uint8_t>(window & ((1u << kBits) - 1));
+  constexpr int64_t kChunk = 16;
+  uint8_t codes[kChunk][kQuadBytes + 16] = {};
+  for (int64_t first = 0; first < quads; first += kChunk, masks += kChunk * kQuadMaskBytes) {
+    const int64_t count = std::min(kChunk, quads - first);
+    for (int64_t q = 0; q < count; ++q) {
+      SpreadCodes<kBits>(stream.At(position), codes[q]);
+      position += PackedBytes(std::popcount(LoadMask<uint64_t>(masks + q * kQuadMaskBytes)), kBits);
     }
-    position += PackedBytes(std::popcount(all), kBits);
+    for (int64_t q = 0; q < count; ++q) {
+      const uint8_t* from = codes[q];
+      for (int64_t i = 0; i < kQuadMaskBytes; i += 2, out += 16) {
+        StoreVector(ExpandBytes(masks + q * kQuadMaskBytes + i, from, LoadVector<Longs2>(fill + 8 * i)), out);
+      }
+    }
   }
 }
 

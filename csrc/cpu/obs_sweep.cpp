@@ -7,6 +7,8 @@
 
 #include "../common/grid.h"
 #include "isa.h"
+#include "unroll.h"
+#include "vectors_generic.h"
 
 namespace prism::cpu {
 namespace generic {
@@ -14,25 +16,19 @@ namespace generic {
 constexpr int kLanes = 4;
 constexpr int kVectors = 2;
 namespace {
-typedef float Lanes __attribute__((vector_size(4 * kLanes)));
-inline void TransposeLanes(Lanes (&lanes)[kLanes]) {
-  for (int i = 0; i < kLanes; ++i) {
-    for (int j = 0; j < i; ++j) {
-      const float kept = lanes[i][j];
-      lanes[i][j] = lanes[j][i];
-      lanes[j][i] = kept;
-    }
-  }
-}
+PRISM_DEFINE_UNROLL
+typedef Floats4 Lanes;
+typedef Words4 Ints;
 }  // namespace
 #include "obs_sweep_kernel.inc"
 
 }  // namespace generic
 
 void PackObsFactor(const float* factor, int64_t b, float* packed) {
-  for (int64_t c = 0; c < b; ++c) {
-    float* column = packed + c / kObsStrip * b * kObsStrip + c % kObsStrip;
-    for (int64_t i = 0; i <= c; ++i) column[i * kObsStrip] = factor[i * b + c];
+  for (int64_t i = 0; i < b; ++i) {
+    for (int64_t c = i / kObsStrip * kObsStrip; c < b; c += kObsStrip) {
+      std::copy_n(factor + i * b + c, std::min(kObsStrip, b - c), packed + c * b + i * kObsStrip);
+    }
   }
 }
 

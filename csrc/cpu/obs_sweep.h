@@ -2,7 +2,9 @@
 // right. Every operation is rounded on its own (no fused multiply-add), in the order of the torch reference, so that
 // results are equal to its bit for bit.
 #pragma once
+#include <algorithm>
 #include <cstdint>
+#include <new>
 
 namespace prism::cpu {
 
@@ -27,6 +29,29 @@ struct ObsSweepProblem {
 
 inline int64_t PackedObsFactorSize(int64_t b) { return (b + kObsStrip - 1) / kObsStrip * kObsStrip * b; }
 void PackObsFactor(const float* factor, int64_t b, float* packed);
+
+// `size` zeros on whole cache lines: vectors that lie across two of them are read and written twice.
+template <class T>
+class ObsColumns {
+ public:
+  explicit ObsColumns(int64_t size)
+      : data_(static_cast<T*>(::operator new(sizeof(T) * static_cast<size_t>(size), std::align_val_t{64}))), size_(size) {
+    std::fill(begin(), end(), T{});
+  }
+  ~ObsColumns() { ::operator delete(data_, std::align_val_t{64}); }
+  ObsColumns(const ObsColumns&) = delete;
+  ObsColumns& operator=(const ObsColumns&) = delete;
+
+  T* data() { return data_; }
+  T* begin() { return data_; }
+  T* end() { return data_ + size_; }
+  T& operator[](int64_t i) { return data_[i]; }
+  const T& operator[](int64_t i) const { return data_[i]; }
+
+ private:
+  T* data_;
+  int64_t size_;
+};
 
 using ObsSweepFn = void (*)(const ObsSweepProblem& problem, int64_t begin_row, int64_t end_row);
 namespace generic { void ObsSweep(const ObsSweepProblem&, int64_t, int64_t); }

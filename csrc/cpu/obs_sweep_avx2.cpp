@@ -16,7 +16,6 @@ constexpr int kLanes = 8;
 constexpr int kVectors = 2;
 namespace {
 typedef float Lanes __attribute__((vector_size(4 * kLanes)));
-inline void TransposeLanes(Lanes (&lanes)[kLanes]) { Transpose(reinterpret_cast<Ints*>(lanes)); }
 }  // namespace
 #include "obs_sweep_kernel.inc"
 
