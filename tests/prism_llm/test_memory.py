@@ -56,14 +56,12 @@ else:
     return_free_memory()
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     begun = status("VmRSS:")
-    run(sys.argv[2] + "/large", sys.argv[1], 16)
+    run(sys.argv[2] + "/large", sys.argv[1], int(sys.argv[3]))
     print(status("VmHWM:") - begun)
 """
 
 #: For the allocator and for what the libraries keep.
 NOISE = 12_000_000
-
-SLOW = ("ria", "clearcut", "ls-prism", "three-tier", "prism")
 
 
 def child(*arguments):
@@ -77,14 +75,21 @@ def checkpoints(tmp_path_factory):
     return folder, child("make", str(folder))
 
 
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self/status")
-@pytest.mark.parametrize("preset", ["sinq", "wanda", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
-def test_peak_is_two_blocks_and_the_activations(checkpoints, preset):
+@pytest.mark.parametrize(
+    ("preset", "samples"),
+    [
+        *(("sinq", 0), ("wanda", 16)),
+        *(slow(preset, 16) for preset in ("ria", "clearcut", "ls-prism", "three-tier")),
+        *(slow(preset, 64) for preset in ("prism", "sparsegpt", "asinq")),
+    ],
+)
+def test_peak_is_two_blocks_and_the_activations(checkpoints, preset, samples):
     folder, block = checkpoints
-    most = 2 * block
-    if preset != "sinq":
-        most += 2 * 16 * 128 * 1536 * 2
-    if preset == "prism":
-        most += 2 * 4 * 4096**2  # X^T X of the widest linear, and what is derived from it
-    peak = child(preset, str(folder))
+    most = 2 * block + 2 * samples * 128 * 1536 * 2
+    peak = child(preset, str(folder), str(samples))
     assert block < peak <= most + NOISE

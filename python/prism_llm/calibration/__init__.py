@@ -2,6 +2,14 @@
 
 from .collector import StatisticsCollector
 from .panels import UpperPanels
-from .statistics import CalibrationError, InputStatistics
+from .statistics import CalibrationError, InputStatistics, store_products
+from .stored_panels import StoredPanels
 
-__all__ = ["CalibrationError", "InputStatistics", "StatisticsCollector", "UpperPanels"]
+__all__ = [
+    "CalibrationError",
+    "InputStatistics",
+    "StatisticsCollector",
+    "StoredPanels",
+    "UpperPanels",
+    "store_products",
+]

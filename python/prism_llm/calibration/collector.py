@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..memory import return_free_memory
 from .statistics import InputStatistics
 
 
@@ -62,6 +63,7 @@ class StatisticsCollector:
                 forward()
                 self._seen.clear()
                 self._forward += 1
+                return_free_memory()  # the next batch does not fit into the holes that this one leaves
         finally:
             self._seen.clear()
             for handle in handles:

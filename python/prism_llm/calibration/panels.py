@@ -21,12 +21,40 @@ _ROWS_AT_A_TIME = 256
 _ROWS_OF_SUMS = 32
 
 
-class UpperPanels:
-    """A symmetric or upper triangular matrix [k, k].
+class Panels:
+    """What a matrix [k, k] can do wherever its panels are.
 
     Attributes:
         size: k.
         width: rows of every panel but the last.
+    """
+
+    size: int
+    width: int
+
+    def blocks(self) -> Iterator[tuple[int, int, Tensor]]:
+        """(begin, end, panel) of every panel, begin and end being its rows; it may last until the next is asked for."""
+        raise NotImplementedError
+
+    def quadratic(self, rows: Tensor) -> Tensor:
+        """x M x^T of every row x of `rows` [m, k], with the symmetric matrix M: float64 [m]."""
+        result = torch.zeros(rows.shape[0], dtype=torch.float64, device=rows.device)
+        scratch = rows.new_empty(min(_ROWS_AT_A_TIME, rows.shape[0]) * self.size)
+        for begin, end, panel in self.blocks():
+            for part, sums in zip(rows.split(_ROWS_AT_A_TIME), result.split(_ROWS_AT_A_TIME), strict=True):
+                shape = part.shape[0], panel.shape[1]
+                product = torch.mm(part[:, begin:end], panel, out=scratch[: math.prod(shape)].view(shape))
+                product.mul_(part[:, begin:])[:, end - begin :].mul_(2)
+                for first in range(0, part.shape[0], _ROWS_OF_SUMS):  # torch sums copies in float64
+                    few = slice(first, first + _ROWS_OF_SUMS)
+                    sums[few] += product[few].sum(1, dtype=torch.float64)
+        return result
+
+
+class UpperPanels(Panels):
+    """A symmetric or upper triangular matrix [k, k].
+
+    Attributes:
         panels: [rows, k - begin], one dtype and device.
     """
 
@@ -62,6 +90,10 @@ class UpperPanels:
         for index, panel in enumerate(self.panels):
             begin = index * self.width
             yield begin, begin + panel.shape[0], panel
+
+    def load(self) -> UpperPanels:
+        """Itself: it is in memory."""
+        return self
 
     def to(self, dtype: torch.dtype, factor: float = 1.0) -> UpperPanels:
         """A copy, multiplied by `factor` in the dtype it has and then converted."""
@@ -121,19 +153,4 @@ class UpperPanels:
         for begin, end, panel in self.blocks():
             result[:, begin:].addmm_(rows[:, begin:end], panel)
             result[:, begin:end].addmm_(rows[:, end:], panel[:, end - begin :].T)
-        return result
-
-    def quadratic(self, rows: Tensor) -> Tensor:
-        """x M x^T of every row x of `rows` [m, k], with the symmetric matrix M: float64 [m]."""
-        result = torch.zeros(rows.shape[0], dtype=torch.float64, device=rows.device)
-        scratch = rows.new_empty(min(_ROWS_AT_A_TIME, rows.shape[0]) * self.size)
-        for at in range(0, rows.shape[0], _ROWS_AT_A_TIME):
-            part, sums = rows[at : at + _ROWS_AT_A_TIME], result[at : at + _ROWS_AT_A_TIME]
-            for begin, end, panel in self.blocks():
-                shape = part.shape[0], panel.shape[1]
-                product = torch.mm(part[:, begin:end], panel, out=scratch[: math.prod(shape)].view(shape))
-                product.mul_(part[:, begin:])[:, end - begin :].mul_(2)
-                for first in range(0, part.shape[0], _ROWS_OF_SUMS):  # torch sums copies in float64
-                    few = slice(first, first + _ROWS_OF_SUMS)
-                    sums[few] += product[few].sum(1, dtype=torch.float64)
         return result

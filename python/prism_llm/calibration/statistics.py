@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from ..memory import return_free_memory
+from ..scratch_file import ScratchFile
 from .panels import UpperPanels
+from .stored_panels import StoredPanels
 
 # Copies in float32 and float64 are larger than the activations themselves; products need more tokens to be efficient.
 _TOKENS_OF_SUMS = 128
+_COLUMNS_OF_SUMS = 1024
 _TOKENS_OF_PRODUCTS = 512
 
 
@@ -31,7 +36,8 @@ class InputStatistics:
         tokens: how many tokens were added.
         sum_squares: float64 [k], sum over tokens of x_j^2.
         sum_abs: float64 [k], sum over tokens of |x_j|; only where `products` are.
-        products: X^T X in float32, of which only the upper triangle is computed and held, or None.
+        products: X^T X in float32, of which only the upper triangle is computed and held, or None. It may lie in a
+            file; `products.load()` is in memory.
     """
 
     def __init__(
@@ -46,31 +52,42 @@ class InputStatistics:
         self.max_tokens = max_tokens
         self.sum_squares = torch.zeros(in_features, dtype=torch.float64, device=device)
         self.sum_abs = torch.zeros_like(self.sum_squares)
-        self.products = UpperPanels.zeros(in_features, device=device) if hessian else None
+        self.products: UpperPanels | StoredPanels | None = None
+        if hessian:
+            self.products = UpperPanels.zeros(in_features, device=device)
 
     @property
     def gram(self) -> Tensor | None:
         """float32 [k, k], the whole X^T X in memory of its own."""
-        return None if self.products is None else self.products.full(symmetric=True)
+        return None if self.products is None else self.products.load().full(symmetric=True)
 
     @gram.setter
     def gram(self, matrix: Tensor | None) -> None:
         self.products = None if matrix is None else UpperPanels.of(matrix)
 
     def add(self, inputs: Tensor) -> None:
-        """Adds the tokens of [..., k], any float dtype; products and sums are at least float32."""
+        """Adds the tokens of [..., k], any float dtype; products and sums are at least float32.
+
+        Raises:
+            RuntimeError: `products` lie in a file.
+        """
+        if isinstance(self.products, StoredPanels):
+            raise RuntimeError("InputStatistics.add: products must be in memory, got ones in a file")
         rows = inputs.detach().reshape(-1, inputs.shape[-1])
         if self.max_tokens is not None:
             rows = rows[: self.max_tokens - self.tokens]
         if rows.shape[0] == 0:
             return
         self.tokens += rows.shape[0]
-        for part in rows.split(_TOKENS_OF_SUMS):
-            part = part.float()
-            self.sum_squares += part.square().sum(0, dtype=torch.float64)
-            if self.products is not None:
-                self.sum_abs += part.abs().sum(0, dtype=torch.float64)
+        for begin in range(0, rows.shape[1], _COLUMNS_OF_SUMS):
+            columns = slice(begin, begin + _COLUMNS_OF_SUMS)
+            for part in rows[:, columns].split(_TOKENS_OF_SUMS):
+                part = part.float()
+                self.sum_squares[columns] += part.square().sum(0, dtype=torch.float64)
+                if self.products is not None:
+                    self.sum_abs[columns] += part.abs().sum(0, dtype=torch.float64)
         if self.products is not None:
+            return_free_memory()  # copies do not fit into the holes that the forward leaves
             for part in rows.split(_TOKENS_OF_PRODUCTS):
                 self.products.add_products(part.float())
 
@@ -98,5 +115,15 @@ class InputStatistics:
                 f"calibration of {name}: activations must be finite, got a sum of squares of "
                 f"{self.sum_squares[bad][0].item()} at input {int(bad.nonzero()[0])} after {self.tokens} tokens"
             )
-        if self.products is not None and not self.products.is_finite():
+        if self.products is not None and not self.products.load().is_finite():
             raise CalibrationError(f"calibration of {name}: X^T X must be finite, got an overflow of float32")
+
+
+def store_products(statistics: Iterable[InputStatistics]) -> None:
+    """Moves X^T X of all of them into one temporary file; those on other devices than the CPU stay where they are."""
+    file: ScratchFile | None = None
+    for known in statistics:
+        products = known.products
+        if isinstance(products, UpperPanels) and known.sum_squares.device.type == "cpu":
+            file = file or ScratchFile()
+            known.products = StoredPanels(file, products)

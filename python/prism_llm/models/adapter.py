@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..scratch_file import TensorFile
+
 _CACHE_ARGUMENTS = ("past_key_values", "past_key_value", "layer_past", "cache_params")
 
 
@@ -33,11 +35,11 @@ class CapturedInputs:
     """The inputs of all blocks.
 
     Attributes:
-        hidden: per batch the input [batch, seqlen, width] of the first block.
+        hidden: per batch the input [batch, seqlen, width] of the first block; in memory, or in a file.
         calls: per batch and block the other arguments; equal tensors are stored once.
     """
 
-    hidden: list[Tensor] = field(default_factory=list)
+    hidden: list[Tensor] | TensorFile = field(default_factory=list)
     calls: list[list[BlockCall]] = field(default_factory=list)
 
 
@@ -52,8 +54,10 @@ class DecoderAdapter:
         self._output = _BlockOutput()
 
     @torch.no_grad()
-    def capture(self, batches: Sequence[Tensor]) -> CapturedInputs:
+    def capture(self, batches: Sequence[Tensor], hidden: TensorFile | None = None) -> CapturedInputs:
         """Runs the model up to its first block on each int64 [batch, seqlen] tensor of token ids.
+
+        The hidden states go to `hidden`, or stay in memory.
 
         Needs no weights of blocks after `learn_output`, else those of the first one.
 
@@ -61,6 +65,8 @@ class DecoderAdapter:
             NotImplementedError: blocks share mutable state, so they cannot run one by one.
         """
         with evaluation_mode(self.model), _recording(self.blocks, self._output) as recorder:
+            if hidden is not None:
+                recorder.captured.hidden = hidden
             for ids in batches:
                 recorder.run(self.model, ids)
         return recorder.captured

@@ -14,10 +14,11 @@ from prism_kernels.formats import LowRankWeight
 from prism_kernels.nn import PackedLinear
 from prism_kernels.swap import matches, replace_module, select_linears
 
-from ..calibration import CalibrationError, InputStatistics, StatisticsCollector
+from ..calibration import CalibrationError, InputStatistics, StatisticsCollector, store_products
 from ..memory import return_free_memory
 from ..models import CapturedInputs, DecoderAdapter, evaluation_mode, expose_linears
 from ..pruning import HessianSolver, require_solver
+from ..scratch_file import TensorFile
 from .allocation import Allocation, allocate
 from .folding import fold_permutations
 from .layer import compress_weight, without_calibration
@@ -80,8 +81,8 @@ def compress_blocks(
 ) -> CompressionReport:
     """Compresses the selected linears of `model` in place; see `prism_llm.compress_`.
 
-    At any time the weights of the blocks that `store` holds, the hidden states of all batches, and the statistics of
-    one block are in memory.
+    At any time the weights of the blocks that `store` holds and the statistics of one block are in memory. The hidden
+    states of all batches, and X^T X of linears whose turn has not come, are in temporary files if they are on the CPU.
     """
     started = time.perf_counter()
     require_solver(recipe.permute)
@@ -132,7 +133,8 @@ def _capture(
     adapter.learn_output(*first)
     store.unload(0)
     with store.outside():
-        return (adapter.capture(batches) if batches else None), (adapter.capture(probe) if probe else None)
+        hidden = TensorFile() if batches and batches[0].device.type == "cpu" else None
+        return (adapter.capture(batches, hidden) if batches else None), (adapter.capture(probe) if probe else None)
 
 
 def _compress_block(
@@ -166,6 +168,7 @@ def _compress_block(
         collector.run(lambda h=h, c=c: adapter.run_block(index, h, c[index]) for h, c in calls)  # type: ignore[misc]
         statistics, groups = collector.statistics, collector.groups()
         del collector
+        store_products(statistics.values())
         return_free_memory()
     # A decomposition takes several copies of its weight in float32: last, when the other weights are packed.
     groups.sort(key=lambda group: not factored.isdisjoint(group))
@@ -188,8 +191,10 @@ def _compress_block(
                 own, notes = own.replace(permute="none"), [*notes, folded[name]]
             if name in scaled and own.bits is not None:
                 own, notes = own.replace(sparsity=own.sparsity, scale="none", fold=False), [*notes, scaled[name]]
+            if solver is not None:
+                solver.keep = name != group[-1]
             modules[name] = _compress_linear(
-                adapter.model, name, linear, own, shared, solver, report, map_, pruned, notes, name == group[-1]
+                adapter.model, name, linear, own, shared, solver, report, map_, pruned, notes
             )
             statistics.pop(name, None)
             del linear  # the dense weight must not outlive its packed form
@@ -208,9 +213,7 @@ def _compress_linear(
     tiers: Tensor | None,
     pruned: int | None,
     notes: list[str],
-    last: bool,
 ) -> PackedLinear:
-    """`last`: no other linear needs what `solver` derived from X^T X."""
     started = time.perf_counter()
     unseen = recipe.needs_calibration and statistics is None
     if unseen:  # an expert that no token was sent to
@@ -221,7 +224,7 @@ def _compress_linear(
         result = compress_weight(name, linear.weight, recipe, statistics, solver, tiers, pruned)
     else:
         result = compress_low_rank(name, linear.weight, recipe, statistics, solver, pruned)
-    if solver is not None and last:
+    if solver is not None and not solver.keep:
         solver.release()
     if unseen:
         result.notes.append("no calibration token reached it: score magnitude, no compensation")
@@ -236,6 +239,7 @@ def _compress_linear(
     dense = linear.weight.detach()
     # Weights decode exactly into their own dtype, but a product of factors is rounded.
     decoded = result.packed.to_dense(torch.float32 if isinstance(result.packed, LowRankWeight) else None)
+    return_free_memory()
     error, measure = relative_error(dense, decoded, statistics)
     report.linears.append(
         LinearReport(

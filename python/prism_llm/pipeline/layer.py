@@ -151,10 +151,12 @@ def _compensate(
     pruned: int | None,
 ) -> CompressedWeight:
     """`compress_weight` of a recipe that updates kept weights; `dense` is `weight` in a dtype that ops read."""
+    # The mask comes first, unless the sweep finds it: scores in float32 and the operator are never in memory together.
+    adapts = recipe.compensate != "obs_one_shot" and (recipe.score == "sparsegpt" or not recipe.prunes)
+    chosen = None if adapts else choose_mask(dense, recipe, statistics, pruned)
     if _solves_only(recipe):  # no factorization, so nothing that can fail
-        chosen = choose_mask(dense, recipe, statistics, pruned)
-        living = torch.where(solver.dead_inputs(), 0.0, dense).float()
-        return _solve(name, weight.dtype, living, recipe, statistics, solver, None, chosen, pruned)
+        return _solve(name, weight.dtype, _living(dense, solver), recipe, statistics, solver, None, chosen, pruned)
+    return_free_memory()
     operator = solver.one_shot_inverse() if recipe.compensate == "obs_one_shot" else solver.sweep_factor()
     if operator is None:
         plain = _without_compensation(recipe)
@@ -165,21 +167,26 @@ def _compensate(
     # Each stage leaves holes in the heap that the next does not fit into.
     return_free_memory()
     if recipe.compensate == "obs_one_shot":
-        chosen = choose_mask(dense, recipe, statistics, pruned)
-        return_free_memory()
+        assert chosen is not None, "only a sweep finds its mask itself"
         values = obs_one_shot(dense, chosen.mask, operator)
-        result = _finish(name, weight.dtype, values, chosen, recipe, statistics)
-    else:
-        adaptive = recipe.score == "sparsegpt" or not recipe.prunes
-        fixed = None if adaptive else choose_mask(dense, recipe, statistics, pruned)
+        del operator  # of which this may be the last reference
         return_free_memory()
-        living = torch.where(solver.dead_inputs(), 0.0, dense).float()
-        if recipe.compensate == "least_squares" and recipe.prunes:
-            result = _solve(name, weight.dtype, living, recipe, statistics, solver, operator, fixed, pruned)
-        else:
-            result = _sweep(name, weight.dtype, living, recipe, statistics, operator, fixed, pruned)
+        result = _finish(name, weight.dtype, values, chosen, recipe, statistics)
+    elif recipe.compensate == "least_squares" and recipe.prunes:
+        living = _living(dense, solver)
+        result = _solve(name, weight.dtype, living, recipe, statistics, solver, operator, chosen, pruned)
+    else:
+        swept, grid = _sweep(_living(dense, solver), recipe, statistics, operator, chosen, pruned)
+        del operator
+        return_free_memory()
+        result = _finish_swept(name, weight.dtype, swept, grid, chosen, recipe, statistics)
     result.notes += solver.notes
     return result
+
+
+def _living(dense: Tensor, solver: HessianSolver) -> Tensor:
+    """float32 [n, k] in memory of its own, with zeros in the columns of dead inputs."""
+    return dense.to(torch.float32, copy=True).masked_fill_(solver.dead_inputs(), 0.0)
 
 
 def _tier(
@@ -246,7 +253,8 @@ def _solve(
     solved = least_squares(living, chosen.mask, solver.damped_hessian())
     if recipe.bits is not None and recipe.round == "joint":
         assert factor is not None
-        result = _sweep(name, dtype, solved.weight, recipe, statistics, factor, chosen, pruned)
+        swept, grid = _sweep(solved.weight, recipe, statistics, factor, chosen, pruned)
+        result = _finish_swept(name, dtype, swept, grid, chosen, recipe, statistics)
     else:
         result = _finish(name, dtype, solved.weight, chosen, recipe, statistics)
     state = "residual" if solved.converged else "not converged, residual"
@@ -261,30 +269,41 @@ def _solves_only(recipe: Recipe) -> bool:
 
 
 def _sweep(
-    name: str,
-    dtype: torch.dtype,
     living: Tensor,
     recipe: Recipe,
     statistics: InputStatistics,
     factor: UpperPanels,
     chosen: Selection | None,
     pruned: int | None,
-) -> CompressedWeight:
-    """The sweep over `living`, whose dead inputs have no weights, on a chosen mask or (None) finding it.
+) -> tuple[SweepResult, SweepGrid | None]:
+    """The sweep over `living`, whose dead inputs have no weights, on a chosen mask or (None) finding it; and what it
+    rounded to.
 
     It takes the place of `living`."""
     mask = None if chosen is None else chosen.mask
-    order = None if chosen is None else chosen.order
     grid = None
     if recipe.bits is not None and recipe.round == "joint":
         grid = SweepGrid(recipe.bits, recipe.group_size, _column_scale(living, mask, recipe, statistics))
-    swept = _swept(living, factor, recipe, mask, pruned, grid, overwrite=True)
+    return _swept(living, factor, recipe, mask, pruned, grid, overwrite=True), grid
+
+
+def _finish_swept(
+    name: str,
+    dtype: torch.dtype,
+    swept: SweepResult,
+    grid: SweepGrid | None,
+    chosen: Selection | None,
+    recipe: Recipe,
+    statistics: InputStatistics,
+) -> CompressedWeight:
+    """`_finish` of what was swept, which is rounded already where there is a grid."""
+    order = None if chosen is None else chosen.order
     kept = swept.mask if recipe.prunes else None
     if grid is None:
         return _finish(name, dtype, swept.weight, Selection(swept.mask, order), recipe, statistics)
     require_finite(name, "compensated weight", swept.weight)
     assert swept.codes is not None and swept.scale is not None and swept.zero is not None
-    options = {"bits": grid.bits, "group_size": recipe.group_size or living.shape[1], "pattern": recipe.pattern}
+    options = {"bits": grid.bits, "group_size": recipe.group_size or swept.weight.shape[1], "pattern": recipe.pattern}
     codes, stored, scale = swept.codes, kept, grid.column_scale
     if order is not None and kept is not None:  # one grid per row: codes go where their columns go
         codes, stored, scale = codes[:, order], kept[:, order], scale[order]

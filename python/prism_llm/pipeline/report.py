@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -10,8 +11,9 @@ from torch import Tensor
 
 from ..calibration import InputStatistics
 
-# Copies that stay in the cache; products need more rows to be efficient.
+# Copies that stay in the cache; where there are products, which may be read from a file each time, larger ones.
 _WEIGHTS_AT_A_TIME = 2**17
+_WEIGHTS_OF_PRODUCTS = 2**22
 _ROWS_OF_PRODUCTS = 256
 
 ErrorMeasure = Literal["output", "output_diagonal", "weight"]
@@ -119,19 +121,23 @@ def relative_error(dense: Tensor, decoded: Tensor, statistics: InputStatistics |
     products = None if statistics is None else statistics.products
     measure: ErrorMeasure = "weight" if statistics is None else "output_diagonal" if products is None else "output"
 
-    def total(part: Tensor) -> Tensor:
+    def totals(part: Tensor) -> Iterator[Tensor]:
         if products is not None:
-            return products.quadratic(part).sum()
+            yield from (sums.sum() for sums in products.quadratic(part).split(_ROWS_OF_PRODUCTS))
+            return
         squares = part.square()
         if statistics is None:
-            return squares.sum(dtype=torch.float64)
-        return (squares.sum(0, dtype=torch.float64) * statistics.sum_squares).sum()
+            yield squares.sum(dtype=torch.float64)
+        else:
+            yield (squares.sum(0, dtype=torch.float64) * statistics.sum_squares).sum()
 
     wrong = right = torch.zeros((), dtype=torch.float64, device=dense.device)
-    rows = max(1, _WEIGHTS_AT_A_TIME // max(dense.shape[1], 1)) if products is None else _ROWS_OF_PRODUCTS
+    rows = (_WEIGHTS_AT_A_TIME if products is None else _WEIGHTS_OF_PRODUCTS) // max(dense.shape[1], 1)
+    rows = max(1, rows) if products is None else max(1, rows // _ROWS_OF_PRODUCTS) * _ROWS_OF_PRODUCTS
     for ours, theirs in zip(dense.split(rows), decoded.split(rows), strict=True):
-        part = ours.float()
-        wrong, right = wrong + total(part - theirs), right + total(part)
+        part = ours.to(torch.float32, copy=True)
+        right = sum(totals(part), right)
+        wrong = sum(totals(part.sub_(theirs)), wrong)
     if float(right) <= 0:
         return float(float(wrong) > 0), measure
     return float((wrong.clamp(min=0) / right).sqrt()), measure

@@ -10,6 +10,7 @@ from torch import Tensor
 from prism_kernels import ops
 
 from ..calibration import UpperPanels
+from ..memory import return_free_memory
 from .masks import Pattern, share_of
 
 # Rows are independent: copies in float32 stay small beside a block, and products are large enough to be efficient.
@@ -100,6 +101,7 @@ def obs_sweep(
     codes = None if grid is None else torch.empty(n, k, dtype=torch.uint8, device=weight.device)
     scales, zeros = [], []
     for begin in range(0, k, block_size):
+        return_free_memory()  # copies of one size leave holes that the next of that size do not fit into
         end = min(begin + block_size, k)
         rows = factor.strip(begin, end)
         block, own = weight[:, begin:end].contiguous(), rows[:, : end - begin].triu()

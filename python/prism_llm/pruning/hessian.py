@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from ..calibration import InputStatistics, UpperPanels
+from ..calibration import InputStatistics, StoredPanels, UpperPanels
 from .panel_inverse import invert_, invert_to_factor_
 
 Result = TypeVar("Result", UpperPanels, Tensor)
@@ -22,16 +22,21 @@ _LADDER = (1.0, 10.0, 100.0)
 class HessianSolver:
     """What compensation needs from X^T X, computed once for all linears with that input.
 
+    For the last of them set `keep` to False: what is then asked for is the caller's alone, so that its memory is free
+    as soon as the caller has used it.
+
     Damping is `percdamp` times the mean of the diagonal. Where a factorization fails in float32 it is tried in float64,
     then both again with 10 and 100 times the damping; `notes` says what was needed. None means that all failed.
 
     Args:
         statistics: with `gram`.
         percdamp: first damping.
+        keep: whether results are held for another linear.
     """
 
     statistics: InputStatistics
     percdamp: float = 0.01
+    keep: bool = True
     notes: list[str] = field(default_factory=list)
     _cache: dict[str, Any] = field(default_factory=dict, repr=False)
 
@@ -59,14 +64,14 @@ class HessianSolver:
         return self._cached("output", lambda: self._climb(self._sweep_hessian, 0.0, _lower_factor))
 
     def release(self) -> None:
-        """Forgets what was computed, after the last linear that needs it."""
+        """Forgets what is held."""
         self._cache.clear()
 
     def dead_inputs(self) -> Tensor:
         """bool [k]: inputs that were 0 for every token."""
         return self._products().diagonal() == 0
 
-    def _products(self) -> UpperPanels:
+    def _products(self) -> UpperPanels | StoredPanels:
         if self.statistics.products is None:
             raise ValueError("HessianSolver: statistics must hold the gram matrix, got norms only")
         return self.statistics.products
@@ -92,9 +97,10 @@ class HessianSolver:
         return hessian, damping
 
     def _cached(self, name: str, compute: Callable[[], Any]) -> Any:
-        if name not in self._cache:
-            self._cache[name] = compute()
-        return self._cache[name]
+        result = self._cache.pop(name) if name in self._cache else compute()
+        if self.keep:
+            self._cache[name] = result
+        return result
 
     def _climb(
         self,

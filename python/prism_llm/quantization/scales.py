@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -11,9 +12,12 @@ from prism_kernels import ops
 from prism_kernels.reference.codebooks import levels
 
 from ..calibration import InputStatistics
+from ..memory import return_free_memory
 
 ALPHAS = tuple(step / 20 for step in range(20))
 _LEAST = 1e-4
+# Copies in float32 stay small beside a block; products need more rows to be efficient.
+_ROWS_AT_A_TIME = 256
 
 SearchError = Literal["l1", "l2"]
 
@@ -99,26 +103,46 @@ def searched_column_scale(
     Returns:
         bfloat16 [k].
     """
-    products = statistics.products
-    if products is None:
+    if statistics.products is None:
         raise ValueError("searched_column_scale: statistics must hold X^T X, got none")
-    kept = torch.ones_like(weight, dtype=torch.bool) if mask is None else mask
-    target = torch.where(kept, weight, 0.0)
     base = ops.column_scale(weight, mask, method="sinq", group_size=group_size).double()
-    activations = statistics.sum_abs / max(statistics.tokens, 1)
-    weights = target.abs().sum(0, dtype=torch.float64) / kept.sum(0).clamp(min=1)
+    activations, weights = statistics.sum_abs / max(statistics.tokens, 1), _mean_magnitudes(weight, mask)
     living = (activations > 0) & (weights > 0)
+    alphas = ALPHAS if bool(living.any()) else ()
+    scales = [(base / awq_factor(activations, weights, living, alpha)).bfloat16() for alpha in alphas]
+    grid = {"bits": bits, "group_size": group_size, "codebook": codebook}
+    products = statistics.products.load()
+    squares = torch.empty(len(scales), weight.shape[0], dtype=torch.float64, device=weight.device)
+    for rows, part, kept in _row_panels(weight, mask):
+        target = part.float() if kept is None else torch.where(kept, part, 0.0).float()
+        for of_rows, scale in zip(squares, scales, strict=True):
+            return_free_memory()  # copies of one size leave holes that the next of that size do not fit into
+            rounded = ops.dual_shift_quantize(part, scale, kept, **grid)  # type: ignore[arg-type]
+            delta = decode(*rounded, scale, group_size=group_size, codebook=codebook).sub_(target)
+            of_rows[rows] = products.quadratic(delta)
     best, lowest = base.bfloat16(), torch.inf
-    for alpha in ALPHAS if bool(living.any()) else ():
-        column_scale = (base / awq_factor(activations, weights, living, alpha)).bfloat16()
-        grid = {"bits": bits, "group_size": group_size, "codebook": codebook}
-        codes, scale, zero = ops.dual_shift_quantize(weight, column_scale, mask, **grid)  # type: ignore[arg-type]
-        delta = target - decode(codes, scale, zero, column_scale, group_size=group_size, codebook=codebook)
-        squares = products.quadratic(delta).clamp(min=0)
-        error = float((squares.sqrt() if search_error == "l1" else squares).sum())
+    for scale, of_rows in zip(scales, squares.clamp_(min=0), strict=True):
+        error = float((of_rows.sqrt() if search_error == "l1" else of_rows).sum())
         if error < lowest:
-            best, lowest = column_scale, error
+            best, lowest = scale, error
     return best
+
+
+def _row_panels(weight: Tensor, mask: Tensor | None) -> Iterator[tuple[slice, Tensor, Tensor | None]]:
+    for begin in range(0, weight.shape[0], _ROWS_AT_A_TIME):
+        rows = slice(begin, begin + _ROWS_AT_A_TIME)
+        yield rows, weight[rows], None if mask is None else mask[rows]
+
+
+def _mean_magnitudes(weight: Tensor, mask: Tensor | None) -> Tensor:
+    """float64 [k], the mean |w| over the kept entries of each column; 0 where there are none."""
+    total = torch.zeros(weight.shape[1], dtype=torch.float64, device=weight.device)
+    count = torch.zeros_like(total)
+    for _, part, kept in _row_panels(weight, mask):
+        magnitudes = part.abs()
+        total += (magnitudes if kept is None else torch.where(kept, magnitudes, 0.0)).sum(0, dtype=torch.float64)
+        count += len(part) if kept is None else kept.sum(0)
+    return total / count.clamp(min=1)
 
 
 def awq_factor(activations: Tensor, weights: Tensor, living: Tensor, alpha: float) -> Tensor:
@@ -133,8 +157,13 @@ def decode(
     codes: Tensor, scale: Tensor, zero: Tensor, column_scale: Tensor, *, group_size: int, codebook: str = "uniform"
 ) -> Tensor:
     """float32 [n, k] of unpacked codes u8 [n, k], scale bf16 [n, G], zero u8 [n, G] ([n, 0] for a codebook)."""
-    group = torch.arange(codes.shape[1], device=codes.device) // group_size
-    steps = (
-        codes.float() - zero.float()[:, group] if codebook == "uniform" else levels(codebook, codes.device)[codes.int()]
-    )
-    return steps * scale.float()[:, group] * column_scale.float()
+    steps = codes.float() if codebook == "uniform" else levels(codebook, codes.device)[codes.int()]
+    whole = codes.shape[1] // group_size
+    parts = [(slice(whole), steps[:, : whole * group_size].unflatten(1, (whole, group_size)))]  # a view
+    if whole < scale.shape[1]:
+        parts.append((slice(whole, None), steps[:, None, whole * group_size :]))
+    for groups, columns in parts:
+        if codebook == "uniform":
+            columns.sub_(zero[:, groups, None].float())
+        columns.mul_(scale[:, groups, None].float())
+    return steps.mul_(column_scale.float())
