@@ -5,7 +5,8 @@ that its peak of resident memory is its own. Memory is compared with two blocks 
 of all calibration tokens before and after a block); the peak counts everything above the start, also what lies outside
 the blocks and the libraries that are loaded meanwhile. Files do not count: hidden states, and X^T X that waits for its
 linear, are in temporary ones. Where X^T X is needed, the table has the largest of a block, whole in float32 (what is
-collected is its triangle, and those of the block's other inputs), and the sum of it, one block and the hidden states. Time in the project's ops ("kernels") and in dense products of torch is taken by a
+collected is its triangle, and those of the block's other inputs), and the sum of it, one block and the hidden states.
+Time in the project's ops ("kernels") and in dense products of torch is taken by a
 dispatch mode; the rest is Python, copies and files. Rows are kept, and the same command again measures only what is
 missing.
 """
