@@ -12,6 +12,9 @@ from ._base import PackedWeight
 from ._bitmap import shape_of, take
 from ._grid import require, require_layout
 
+# Packed or checked at a time: indices and counts of bits are many times larger than the weights.
+_STRIP_WEIGHTS = 2**18
+
 
 @dataclass(frozen=True, eq=False)
 class TieredWeight(PackedWeight):
@@ -57,21 +60,23 @@ class TieredWeight(PackedWeight):
             ValueError: a map, mask or top_k that does not fit.
         """
         _check_pack(weight, tiers, mask, top_k)
-        tiles = layout.to_tiles(weight)
-        if tiers is None:
-            kept = layout.to_tiles(weight != 0 if mask is None else mask)
-            tiers = _tiers_of(kept, weight.shape)
-        else:
-            tiers = tiers.to(device=weight.device, dtype=torch.uint8)
-            kept = _select(tiles, tiers, top_k) if mask is None else layout.to_tiles(mask)
-        kept = torch.where((tiers == layout.DENSE).unsqueeze(-1), _inside(weight), kept)
-        kept[tiers == layout.EMPTY] = False
-        tiles = torch.where(kept, tiles, 0)
-        tiers = torch.where((tiers == layout.TOP_K) & ~kept.any(-1), layout.EMPTY, tiers)
-        kept[tiers == layout.SPARSE24] = _fill_quads(kept[tiers == layout.SPARSE24])
-        kept[tiers == layout.DENSE] = True
-        masks = layout.pack_bits(kept[layout.stores_mask(tiers)])
-        return cls(tiers, masks, tiles[kept], (weight.shape[0], weight.shape[1]))
+        n, k = weight.shape
+        codes = None if tiers is None else tiers.to(device=weight.device, dtype=torch.uint8)
+        shape = layout.num_tiles(n), layout.num_tiles(k)
+        tiles = shape[0] * shape[1]
+        # Room for all, of which only what is written takes memory; pieces by strip would leave holes in the heap.
+        found = torch.empty(shape, dtype=torch.uint8, device=weight.device)
+        masks = torch.empty(tiles, layout.MASK_BYTES, dtype=torch.uint8, device=weight.device)
+        values = weight.new_empty(tiles * layout.TILE_SIZE)
+        masked = kept = 0
+        step = max(1, _STRIP_WEIGHTS // (layout.TILE * max(k, 1)))
+        for first in range(0, shape[0], step):
+            panels, rows = slice(first, first + step), slice(first * layout.TILE, (first + step) * layout.TILE)
+            strip = None if codes is None else codes[panels], None if mask is None else mask[rows]
+            found[panels], bits, survivors = _pack_panels(weight[rows], *strip, top_k)
+            masks[masked : masked + len(bits)], values[kept : kept + len(survivors)] = bits, survivors
+            masked, kept = masked + len(bits), kept + len(survivors)
+        return cls(found, masks[:masked].clone(), values[:kept].clone(), (n, k))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -105,11 +110,21 @@ class TieredWeight(PackedWeight):
         require(self.values.dtype in FLOAT_DTYPES, name, "values", floats, self.values.dtype)
         kept = int(self.panel_offsets()[-1, 1])
         require_layout(name, "values", self.values, (kept,), self.values.dtype, device)
-        tiers, bits = self.tiers[masked], layout.unpack_bits(self.masks)
-        uneven = int((_per_quad(bits[tiers == layout.SPARSE24]) != 2).sum())
+        uneven, stray = self._wrong_bits(masked)
         require(uneven == 0, name, "masks", "keep 2 of every 4 columns in tiles of tier 1", f"{uneven} other quads")
-        stray = _outside(bits[tiers == layout.TOP_K], masked.nonzero()[tiers == layout.TOP_K], n, k)
         require(stray == 0, name, "masks", f"be 0 past {n} rows and {k} columns in tiles of tier 2", f"{stray} bits")
+
+    def _wrong_bits(self, masked: torch.Tensor) -> tuple[int, int]:
+        """Quads of 2:4 tiles that do not keep 2, and bits of top-k tiles past the last row or column."""
+        wrong = torch.zeros(2, dtype=torch.int64, device=self.tiers.device)
+        tiles = _STRIP_WEIGHTS // layout.TILE_SIZE + 1
+        parts = [tensor.split(tiles) for tensor in (self.tiers[masked], self.masks, masked.nonzero())]
+        for tiers, masks, at in zip(*parts, strict=True):
+            bits, last = layout.unpack_bits(masks), tiers == layout.TOP_K
+            wrong[0] += (_per_quad(bits[tiers == layout.SPARSE24]) != 2).sum()
+            wrong[1] += _outside(bits[last], at[last], *self.dense_shape)
+        uneven, stray = wrong.tolist()
+        return uneven, stray
 
     def panel_offsets(self) -> torch.Tensor:
         """Where each panel of 16 rows begins in masks and in values: int64 [ceil(n / 16) + 1, 2], derived."""
@@ -139,10 +154,36 @@ def _check_pack(weight: torch.Tensor, tiers: torch.Tensor | None, mask: torch.Te
     check(not tiers.is_floating_point(), "tiers", "have an integer dtype", tiers.dtype)
     codes = [int(tiers.min()), int(tiers.max())] if tiers.numel() else [0, 0]
     check(codes[0] >= 0 and codes[1] <= layout.EMPTY, "tiers", f"be between 0 and {layout.EMPTY}", codes)
-    if mask is not None:
-        tiles = layout.to_tiles(mask)[tiers.to(mask.device) == layout.SPARSE24]
-        most = int(_per_quad(tiles).max()) if tiles.numel() else 0
-        check(most <= 2, "mask", "keep at most 2 of every 4 columns in tiles of tier 1", most)
+
+
+def _pack_panels(
+    weight: torch.Tensor, tiers: torch.Tensor | None, mask: torch.Tensor | None, top_k: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Tiers, masks and values of some panels: `TieredWeight.pack` of few rows."""
+    tiles = layout.to_tiles(weight)
+    if tiers is None:
+        kept = layout.to_tiles(weight != 0 if mask is None else mask)
+        tiers = _tiers_of(kept, weight.shape)
+    elif mask is None:
+        kept = _select(tiles, tiers, top_k)
+    else:
+        kept = layout.to_tiles(mask)
+        _require_pairs(kept[tiers == layout.SPARSE24])
+    kept = torch.where((tiers == layout.DENSE).unsqueeze(-1), _inside(weight), kept)
+    kept[tiers == layout.EMPTY] = False
+    tiles = torch.where(kept, tiles, 0)
+    tiers = torch.where((tiers == layout.TOP_K) & ~kept.any(-1), layout.EMPTY, tiers)
+    kept[tiers == layout.SPARSE24] = _fill_quads(kept[tiers == layout.SPARSE24])
+    kept[tiers == layout.DENSE] = True
+    return tiers, layout.pack_bits(kept[layout.stores_mask(tiers)]), tiles[kept]
+
+
+def _require_pairs(bits: torch.Tensor) -> None:
+    most = int(_per_quad(bits).max()) if bits.numel() else 0
+    if most > 2:
+        raise ValueError(
+            f"TieredWeight.pack: mask must keep at most 2 of every 4 columns in tiles of tier 1, got {most}"
+        )
 
 
 def _per_quad(bits: torch.Tensor) -> torch.Tensor:
@@ -154,12 +195,12 @@ def _inside(weight: torch.Tensor) -> torch.Tensor:
     return layout.to_tiles(torch.ones(weight.shape, dtype=torch.bool, device=weight.device))
 
 
-def _outside(bits: torch.Tensor, tiles: torch.Tensor, n: int, k: int) -> int:
+def _outside(bits: torch.Tensor, tiles: torch.Tensor, n: int, k: int) -> torch.Tensor:
     """How many bits of the tiles [count, 2] (panel, tile of the panel) lie past n rows or k columns."""
     at = layout.to_tiles(torch.arange(layout.TILE_SIZE, device=bits.device).view(layout.TILE, layout.TILE)).flatten()
     rows = tiles[:, :1] * layout.TILE + at // layout.TILE
     columns = tiles[:, 1:] * layout.TILE + at % layout.TILE
-    return int((bits & ((rows >= n) | (columns >= k))).sum())
+    return (bits & ((rows >= n) | (columns >= k))).sum()
 
 
 def _tiers_of(kept: torch.Tensor, shape: torch.Size) -> torch.Tensor:

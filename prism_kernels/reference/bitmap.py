@@ -37,12 +37,17 @@ def unpack_bits(packed: torch.Tensor) -> torch.Tensor:
     return (bits & 1).bool().flatten(-2)
 
 
+def count_bits(packed: torch.Tensor) -> torch.Tensor:
+    """How many bits of each byte are set: u8, same shape."""
+    pairs = packed - ((packed >> 1) & 0x55)
+    nibbles = (pairs & 0x33) + ((pairs >> 2) & 0x33)
+    return (nibbles + (nibbles >> 4)) & 0x0F
+
+
 def unit_sizes(bitmap: torch.Tensor, bits: int | None = None) -> torch.Tensor:
     """What the survivors of each pair or quad take: int64 [P, units]; values, or for codes of `bits` whole bytes."""
-    pairs = bitmap - ((bitmap >> 1) & 0x55)
-    nibbles = (pairs & 0x33) + ((pairs >> 2) & 0x33)
     # A unit has at most 64 bits, so bytes hold their sum: `sum` would first copy the bitmap in int64.
-    counts = reduce(torch.add, ((nibbles + (nibbles >> 4)) & 0x0F).unbind(-1)).long()
+    counts = reduce(torch.add, count_bits(bitmap).unbind(-1)).long()
     return counts if bits is None else (counts * bits + 7) // 8
 
 

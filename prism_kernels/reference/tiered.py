@@ -8,6 +8,8 @@ panel, tile, bit. A dense tile stores all its 256 weights and no mask, an empty 
 import torch
 import torch.nn.functional as F
 
+from .bitmap import count_bits
+
 TILE = 16
 TILE_SIZE = TILE * TILE
 MASK_BYTES = TILE_SIZE // 8
@@ -52,5 +54,5 @@ def panel_offsets(tiers: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     """Where each panel begins in `masks` (rows) and in `values` (elements): int64 [P + 1, 2]."""
     masked = stores_mask(tiers)
     kept = (tiers == DENSE).long() * TILE_SIZE
-    kept[masked] = unpack_bits(masks).sum(-1)
+    kept[masked] = count_bits(masks).sum(-1)
     return F.pad(torch.stack([masked.sum(1), kept.sum(1)], dim=1).cumsum(0), (0, 0, 1, 0))

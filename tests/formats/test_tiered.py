@@ -25,6 +25,14 @@ def test_the_order_of_bits():
     assert torch.equal(unpack_bits(pack_bits(bits)), bits)
 
 
+@pytest.fixture(params=[1, None], ids=["by panels", "at once"])
+def strips(request, monkeypatch):
+    """Packing goes some panels at a time."""
+    if request.param is not None:
+        monkeypatch.setattr("prism_kernels.formats.tiered._STRIP_WEIGHTS", request.param)
+
+
+@pytest.mark.usefixtures("strips")
 @pytest.mark.parametrize("top_k", [0, 1, 10, 256])
 def test_selection_equals_brute_force(generator, top_k):
     for n, k in SHAPES[:6]:
@@ -38,6 +46,7 @@ def test_selection_equals_brute_force(generator, top_k):
                 assert torch.equal(packed.to_dense(), expected), (n, k, dtype)
 
 
+@pytest.mark.usefixtures("strips")
 def test_round_trip_and_bytes(generator):
     for n, k in SHAPES:
         for dtype in FLOATS:

@@ -270,3 +270,15 @@ def test_the_commands(tmp_path):
     ):
         result = run("c", *wrong)
         assert result.exit_code == 2 and message in " ".join(result.output.split()), result.output
+
+
+def test_a_weight_comes_back_as_it_was(generator):
+    """Its memory is free while a decomposition runs; what follows, also after an error, reads it again."""
+    recipe = Recipe.from_preset("ls-prism")
+    weight = torch.nn.Parameter(torch.randn(24, 32, generator=generator).bfloat16(), requires_grad=False)
+    before = weight.detach().clone()
+    compress_low_rank("q", weight, recipe)
+    assert weight.dtype == torch.bfloat16 and torch.equal(weight, before)
+    with pytest.raises(ValueError, match="rank must be"):
+        compress_low_rank("q", weight, recipe.model_copy(update={"low_rank": 0}))
+    assert weight.dtype == torch.bfloat16 and torch.equal(weight, before)

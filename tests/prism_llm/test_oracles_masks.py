@@ -100,12 +100,13 @@ def oracle_score(method: str, weight: torch.Tensor, statistics: InputStatistics,
 
 
 @pytest.mark.parametrize("method", ["magnitude", "wanda", "ri", "ria", "clearcut"])
-def test_scores_and_patterns(method):
+def test_scores_and_patterns(method, monkeypatch):
     for weight, statistics, draw in cases(method):
         pattern = draw.choice(["unstructured", "unstructured", *PATTERNS])
         implied = {} if pattern != "unstructured" else {"sparsity": draw.choice([0.1, 0.29, 0.5, 0.7, 0.95])}
         exponent = draw.choice([0.0, 0.5, 1.0])
         scope = draw.choice(["row", "matrix"])
+        monkeypatch.setattr("prism_llm.pruning.scores._CHUNK_ELEMENTS", draw.choice([1, 40, 1 << 17]))
         recipe = Recipe(score=method, pattern=pattern, scope=scope, ria_exponent=exponent, **implied)
         expected = oracle_mask(oracle_score(method, weight, statistics, exponent), recipe)
         assert torch.equal(choose_mask(weight, recipe, statistics).mask, expected), recipe

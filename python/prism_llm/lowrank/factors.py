@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..memory import return_free_memory
 from .kmif import kmif_rank
 
 #: A rank; a share of the smaller side; or "kmif".
@@ -45,18 +46,22 @@ def factorize(weight: Tensor, rank: Rank, factor: Tensor | None = None) -> Facto
     _check_rank(rank)
     if factor is not None and factor.shape != (k, k):
         raise ValueError(f"factorize: factor must be [{k}, {k}], got {list(factor.shape)}")
-    target = weight if factor is None else weight @ factor
-    left, values, right = torch.linalg.svd(target, full_matrices=False)
+    left, values, right = torch.linalg.svd(weight if factor is None else weight @ factor, full_matrices=False)
+    return_free_memory()  # of the workspace, larger than the result
     if rank == "kmif":
         wanted = kmif_rank(values, n, k)
     else:
         wanted = max(1, int(min(n, k) * rank)) if isinstance(rank, float) else int(rank)
     r = min(wanted, n, k)
     half = values[:r].sqrt()
-    a = half[:, None] * right[:r]
+    # The decomposition is column by column; products of its parts would be so too, and their contiguous forms copies.
+    a = torch.mul(half[:, None], right[:r], out=weight.new_empty(r, k))
+    del right
+    b = torch.mul(left[:, :r], half, out=weight.new_empty(n, r))
+    del left
     if factor is not None:
-        a = torch.linalg.solve_triangular(factor, a, upper=False, left=False)
-    return Factors(a.contiguous(), (left[:, :r] * half).contiguous())
+        a = torch.linalg.solve_triangular(factor, a, upper=False, left=False).contiguous()
+    return Factors(a, b)
 
 
 def break_even_rank(n: int, k: int) -> float:

@@ -170,6 +170,8 @@ def _compress_block(
         del collector
         store_products(statistics.values())
         return_free_memory()
+    # A decomposition takes several copies of its weight in float32: last, when the other weights are packed.
+    groups.sort(key=lambda group: not factored.isdisjoint(group))
     names, prunable = list(linears), set(_pruned_only(recipe, linears, factored))
     permutes = probe is not None and recipe.prunes and recipe.permute != "none"
     folded = {}

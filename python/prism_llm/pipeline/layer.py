@@ -126,7 +126,7 @@ def compress_weight(
     dense = weight.detach() if weight.dtype in _READ_BY_OPS else weight.detach().float()
     require_finite(name, "weight", dense)
     if recipe.tiers is not None:
-        return _tier(name, weight.dtype, dense.float(), recipe, statistics, tiers)
+        return _tier(name, weight.dtype, dense, recipe, statistics, tiers)
     if not recipe.compensates:  # stages read the weight as it lies: a copy in float32 is twice as large
         chosen = choose_mask(dense, recipe, statistics, pruned) if recipe.prunes else None
         return _finish(name, weight.dtype, dense, chosen, recipe, statistics)
@@ -210,8 +210,10 @@ def _tier(
     norms = None if recipe.score == "magnitude" or statistics is None else statistics.norms
     tiers, mask = demote(dense, norms, tiers, recipe.tiers, **options)
     tiles = expand_tiers(tiers, dense.shape, recipe.tier_block_size)
-    values = dense.to(dtype)
-    return CompressedWeight(TieredWeight.pack(values, tiles, mask=mask), mask, recipe)
+    return_free_memory()
+    packed = TieredWeight.pack(dense.to(dtype), tiles, mask=mask)
+    return_free_memory()
+    return CompressedWeight(packed, mask, recipe)
 
 
 def _without_compensation(recipe: Recipe) -> Recipe:

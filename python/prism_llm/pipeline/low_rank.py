@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from prism_kernels.swap import matches
 
 from ..calibration import InputStatistics
 from ..lowrank import break_even_rank, factorize
+from ..memory import return_free_memory
 from ..pruning import HessianSolver
 from .layer import CompressedWeight, compress_weight, require_finite
 from .recipe import Recipe
@@ -90,7 +92,10 @@ def compress_low_rank(
         notes += solver.notes[known:]
         if factor is None:
             notes.append("fallback: svd with equal weights of inputs")
-    found = factorize(target, recipe.low_rank, factor)
+    with _held_in_float32(weight, dense):
+        return_free_memory()
+        found = factorize(target, recipe.low_rank, factor)
+        return_free_memory()
     a, b = found.a.to(weight.dtype), found.b.to(weight.dtype)
     require_finite(name, f"factor a in {weight.dtype}", a)
     require_finite(name, f"factor b in {weight.dtype}", b)
@@ -98,6 +103,22 @@ def compress_low_rank(
     if found.rank > even:
         notes.append(f"factors of rank {found.rank} are larger than the matrix, which holds as much as rank {even:.1f}")
     return CompressedWeight(LowRankWeight(a, b, base), mask, done, notes)
+
+
+@contextmanager
+def _held_in_float32(weight: Tensor, dense: Tensor) -> Iterator[None]:
+    """Frees the memory of a 16-bit `weight` (unless others share it) while `dense`, its float32, is there anyway.
+
+    A decomposition is the largest thing in memory: seven matrices in float32 with LAPACK's workspace."""
+    dtype = weight.dtype
+    if dtype.itemsize >= torch.float32.itemsize:
+        yield
+        return
+    weight.data = dense
+    try:
+        yield
+    finally:
+        weight.data = dense.to(dtype)  # the same values: float32 holds them all
 
 
 def _only_factors(recipe: Recipe) -> Recipe:

@@ -82,10 +82,9 @@ def wanda_variant_score(weight: Tensor, norms: Tensor) -> Tensor:
         weight: [n, k].
         norms: float32 [k], L2 norm over tokens of each input.
     """
-    weight = weight.float()
-    score = torch.empty_like(weight)
+    score = torch.empty_like(weight, dtype=torch.float32)
     for rows in _row_chunks(weight):
-        ordered, index = (weight[rows].abs() * norms).sort(dim=1, stable=True)
+        ordered, index = wanda_score(weight[rows], norms).sort(dim=1, stable=True)
         sums = ordered.cumsum(1, dtype=torch.float64)
         total = sums[:, -1:]
         share = torch.where(total > 0, sums / total, 0.0).float()
@@ -95,17 +94,28 @@ def wanda_variant_score(weight: Tensor, norms: Tensor) -> Tensor:
 
 def _relative_score(weight: Tensor, activation: Tensor | None, *, epsilon: float, interaction: float) -> Tensor:
     """((c_j + r_i) |W| + interaction c_j r_i W^2) * activation_j with the inverse sums c and r of |W|, in float32."""
-    weight = weight.float()
-    column = _inverse(weight.abs().sum(0, dtype=torch.float64) + epsilon)
-    row = _inverse(weight.abs().sum(1, dtype=torch.float64) + epsilon)[:, None]
-    score = torch.empty_like(weight)
+    row_sums, column_sums = _magnitude_sums(weight)
+    row, column = _inverse(row_sums + epsilon)[:, None], _inverse(column_sums + epsilon)
+    score = torch.empty_like(weight, dtype=torch.float32)
     for rows in _row_chunks(weight):
-        magnitude = weight[rows].double().abs()
+        magnitude = weight[rows].double().abs_()
         value = magnitude * (column + row[rows])
         if interaction:
             value += interaction * magnitude.square() * (column * row[rows])
         score[rows] = (value if activation is None else value * activation).float()
     return score
+
+
+def _magnitude_sums(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """The sums of |W| over each row and over each column, float64 [n] and [k]."""
+    n, k = weight.shape
+    row = torch.zeros(n, dtype=torch.float64, device=weight.device)
+    column = torch.zeros(k, dtype=torch.float64, device=weight.device)
+    for rows in _row_chunks(weight):
+        magnitude = weight[rows].double().abs_()
+        row[rows] = magnitude.sum(1)
+        column += magnitude.sum(0)
+    return row, column
 
 
 def _inverse(sums: Tensor) -> Tensor:
