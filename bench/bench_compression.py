@@ -3,9 +3,10 @@
 `python -m bench.bench_compression` compresses the same checkpoint with every preset, each in a process of its own, so
 that its peak of resident memory is its own. Memory is compared with two blocks and the activations (the hidden states
 of all calibration tokens before and after a block); the peak counts everything above the start, also what lies outside
-the blocks and the libraries that are loaded meanwhile. Where X^T X is needed, the table has the largest of a block,
-whole in float32, and what must be in memory with it at least: one block, the hidden states once, and X^T X and what is
-derived from it, a triangle each. Time in the project's ops ("kernels") and in dense products of torch is taken by a
+the blocks and the libraries that are loaded meanwhile. Files do not count: hidden states, and X^T X that waits for its
+linear, are in temporary ones. Where X^T X is needed, the table has the largest of a block, whole in float32 (what is
+collected is its triangle, and those of the block's other inputs), and the sum of it, one block and the hidden states.
+Time in the project's ops ("kernels") and in dense products of torch is taken by a
 dispatch mode; the rest is Python, copies and files. Rows are kept, and the same command again measures only what is
 missing.
 """

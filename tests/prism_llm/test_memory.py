@@ -85,7 +85,7 @@ def slow(*values):
     [
         *(("sinq", 0), ("wanda", 16)),
         *(slow(preset, 16) for preset in ("ria", "clearcut", "ls-prism", "three-tier")),
-        *(slow(preset, 64) for preset in ("prism", "sparsegpt", "asinq")),
+        *(slow(preset, 64) for preset in ("prism", "sparsegpt")),
     ],
 )
 def test_peak_is_two_blocks_and_the_activations(checkpoints, preset, samples):
