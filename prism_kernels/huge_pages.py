@@ -6,9 +6,10 @@ virtual Zen 4 was seen to read 17 GB/s from small pages and 28 from huge ones. L
 (its usual setting is `madvise`), and allocators do not ask.
 
 `collapse` puts the pages of tensors that are there already together, in place (`MADV_COLLAPSE`, Linux 6.1): addresses
-stay, no allocator is replaced, and no memory is added. Drop-in linears call it for their packed weights; any other
-tensor, such as the dense weights that stay in a model, may be given to it as well. Older kernels are asked to do the
-same in the background (`MADV_HUGEPAGE`). PRISM_HUGE_PAGES=0 leaves all pages as they are.
+stay, no allocator is replaced, and no memory is added but what a neighbour in the same page had not touched. Drop-in
+linears call it for their packed weights; any other tensor, such as the dense weights that stay in a model, may be given
+to it as well. Older kernels are asked to do the same in the background (`MADV_HUGEPAGE`). PRISM_HUGE_PAGES=0 leaves all
+pages as they are.
 """
 
 import ctypes
@@ -74,10 +75,10 @@ def collapse(tensors: Iterable[torch.Tensor]) -> int:
     """Puts the memory of CPU tensors into huge pages where it can.
 
     A page is taken that a tensor covers by half or more; tensors smaller than that stay as they are. Values, addresses
-    and strides do not change. It takes about 0.2 ms per 2 MB, once.
+    and strides do not change. The system copies each page once.
 
     Args:
-        tensors: of any dtype and device; those that are not on a CPU are skipped.
+        tensors: of any dtype and device; those without contiguous memory of their own on a CPU are skipped.
 
     Returns:
         How many bytes lie in huge pages now, those of a neighbour in a shared page included; 0 where the system gives
@@ -87,7 +88,8 @@ def collapse(tensors: Iterable[torch.Tensor]) -> int:
         return 0
     placed = 0
     for tensor in tensors:
-        if tensor.device.type != "cpu" or tensor.layout != torch.strided or not tensor.is_contiguous():
+        plain = type(tensor) in (torch.Tensor, torch.nn.Parameter)  # a fake tensor has no memory
+        if not plain or not tensor.is_cpu or tensor.layout != torch.strided or not tensor.is_contiguous():
             continue
         begin = tensor.data_ptr()
         first, last = (round(at / PAGE_BYTES) for at in (begin, begin + tensor.numel() * tensor.element_size()))

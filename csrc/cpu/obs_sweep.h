@@ -4,7 +4,8 @@
 #pragma once
 #include <algorithm>
 #include <cstdint>
-#include <new>
+
+#include "aligned_bytes.h"
 
 namespace prism::cpu {
 
@@ -34,22 +35,18 @@ void PackObsFactor(const float* factor, int64_t b, float* packed);
 template <class T>
 class ObsColumns {
  public:
-  explicit ObsColumns(int64_t size)
-      : data_(static_cast<T*>(::operator new(sizeof(T) * static_cast<size_t>(size), std::align_val_t{64}))), size_(size) {
+  explicit ObsColumns(int64_t size) : bytes_(size * static_cast<int64_t>(sizeof(T))), size_(size) {
     std::fill(begin(), end(), T{});
   }
-  ~ObsColumns() { ::operator delete(data_, std::align_val_t{64}); }
-  ObsColumns(const ObsColumns&) = delete;
-  ObsColumns& operator=(const ObsColumns&) = delete;
 
-  T* data() { return data_; }
-  T* begin() { return data_; }
-  T* end() { return data_ + size_; }
-  T& operator[](int64_t i) { return data_[i]; }
-  const T& operator[](int64_t i) const { return data_[i]; }
+  T* data() { return reinterpret_cast<T*>(bytes_.data()); }
+  T* begin() { return data(); }
+  T* end() { return data() + size_; }
+  T& operator[](int64_t i) { return data()[i]; }
+  const T& operator[](int64_t i) const { return reinterpret_cast<const T*>(bytes_.data())[i]; }
 
  private:
-  T* data_;
+  AlignedBytes bytes_;
   int64_t size_;
 };
 

@@ -12,13 +12,13 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
-#include <new>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "../common/codebooks.h"
 #include "../common/panels.h"
+#include "aligned_bytes.h"
 #include "isa.h"
 
 namespace prism::cpu {
@@ -63,13 +63,8 @@ struct Widths {
   }
 };
 
-// Bits of a code for which linears are built. With sanitizers all but two, which walk planes that others walk too: their
-// loops take minutes to compile.
-#ifdef PRISM_FEW_TILES
-using CodeBits = Widths<3, 4, 6, 8>;
-#else
+// Bits of a code for which linears are built.
 using CodeBits = Widths<2, 3, 4, 5, 6, 8>;
-#endif
 
 template <int... kFew, int... kMany>
 constexpr TokenWidths MakeWidths(Widths<kFew...>, Widths<kMany...>) {
@@ -178,19 +173,5 @@ inline Arithmetic ArithmeticFor(DType x_dtype, bool int8_activations, const Quad
   if (x_dtype == DType::kBFloat16 && m <= int16_tokens && FitsInt16(grid, k)) return Arithmetic::kInt16;
   return ExactArithmetic(x_dtype);
 }
-
-// 64-byte aligned scratch, so that no vector straddles two cache lines.
-class AlignedBytes {
- public:
-  explicit AlignedBytes(int64_t size)
-      : data_(static_cast<uint8_t*>(::operator new(static_cast<size_t>(size), std::align_val_t{64}))) {}
-  ~AlignedBytes() { ::operator delete(data_, std::align_val_t{64}); }
-  AlignedBytes(const AlignedBytes&) = delete;
-  AlignedBytes& operator=(const AlignedBytes&) = delete;
-  uint8_t* data() const { return data_; }
-
- private:
-  uint8_t* data_;
-};
 
 }  // namespace prism::cpu

@@ -17,11 +17,12 @@ from torch import Tensor
 class ScratchFile:
     """A temporary file for bytes of CPU tensors, in the folder that `tempfile` chooses (the variable TMPDIR).
 
-    It has no name where the system allows that, and is gone with the last object that refers to it. OSError where there
-    is no folder to write to, or no space left.
+    It has no name where the system allows that, and is gone with the last object that refers to it. OSError, naming the
+    folder, where there is no space left in it.
     """
 
     def __init__(self) -> None:
+        self._folder = tempfile.gettempdir()
         self._stream: Any = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115, it lives as long as this
         weakref.finalize(self, self._stream.close)
         self._end = 0
@@ -37,8 +38,14 @@ class ScratchFile:
         """Writes a tensor over what is there."""
         data, done = _bytes_of(tensor.detach().contiguous()), 0
         self._stream.seek(begin)
-        while done < data.nbytes:
-            done += self._stream.write(data[done:])
+        try:
+            while done < data.nbytes:
+                done += self._stream.write(data[done:])
+        except OSError as error:
+            raise OSError(
+                f"ScratchFile: TMPDIR must have room for what waits on disk, got {self._folder} with {error.strerror} "
+                f"at {begin + done} bytes"
+            ) from error
 
     def read_into(self, tensor: Tensor, begin: int) -> Tensor:
         """Fills a contiguous tensor with the bytes from `begin` on, and returns it."""

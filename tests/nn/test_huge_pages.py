@@ -7,6 +7,7 @@ import pickle
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from prism_kernels import huge_pages
 from prism_kernels.nn import DualShiftLinear
@@ -84,6 +85,8 @@ def test_what_has_no_pages_of_its_own_is_skipped(monkeypatch):
     big = 2**22
     tensors = [torch.ones(1000), torch.empty(0), torch.empty(big, device="meta"), torch.ones(2, big).T]
     assert huge_pages.collapse([*tensors, torch.eye(3).to_sparse()]) == 0
+    with FakeTensorMode():
+        assert huge_pages.collapse([torch.ones(big)]) == 0
 
 
 def test_older_systems_are_asked_to_do_it_in_the_background(monkeypatch):

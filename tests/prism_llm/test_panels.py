@@ -2,7 +2,9 @@
 files."""
 
 import gc
+import tempfile
 import weakref
+from pathlib import Path
 
 import pytest
 import torch
@@ -131,6 +133,14 @@ def test_a_file_is_gone_with_its_last_matrix():
     del second
     gc.collect()
     assert stream.closed
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="has no /dev/full")
+def test_a_full_disk_is_named(monkeypatch):
+    full = Path("/dev/full")
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda buffering: full.open("wb", buffering))
+    with pytest.raises(OSError, match=r"ScratchFile: TMPDIR must have room for .*, got /.* with No space left"):
+        ScratchFile().append(torch.ones(4))
 
 
 def test_a_list_of_tensors_in_a_file():

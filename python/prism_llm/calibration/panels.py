@@ -8,6 +8,7 @@ Panels are tensors of their own, so a matrix goes panel by panel, and everything
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 import torch
@@ -21,7 +22,7 @@ _ROWS_AT_A_TIME = 256
 _ROWS_OF_SUMS = 32
 
 
-class Panels:
+class Panels(ABC):
     """What a matrix [k, k] can do wherever its panels are.
 
     Attributes:
@@ -32,9 +33,9 @@ class Panels:
     size: int
     width: int
 
+    @abstractmethod
     def blocks(self) -> Iterator[tuple[int, int, Tensor]]:
         """(begin, end, panel) of every panel, begin and end being its rows; it may last until the next is asked for."""
-        raise NotImplementedError
 
     def quadratic(self, rows: Tensor) -> Tensor:
         """x M x^T of every row x of `rows` [m, k], with the symmetric matrix M: float64 [m]."""
